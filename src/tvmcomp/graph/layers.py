@@ -1,0 +1,236 @@
+"""The layer graph: what a network is after lowering, one frozen dataclass per kind of layer.
+
+A canonical Relax module (`graph/canonical.py`) is float or QDQ; `build/lower.py` turns it into this form, in
+which every fusion has been decided and every integer layer's arithmetic is fixed. `compress/reference.py`
+defines each layer's result in numpy, `kernels/` implements it, `schedule/` chooses between implementations.
+
+Logical shapes are NHWC for images; a dense layer on [M, K] is a 1x1 convolution on [1, 1, M, K].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tvm import IRModule
+
+__all__ = [
+    "Concat",
+    "Conv",
+    "Copy",
+    "Dequantize",
+    "FloatConv",
+    "IntAdd",
+    "IntAvgPool",
+    "IntConv",
+    "IntMul",
+    "Layer",
+    "LayerGraph",
+    "MaxPool",
+    "Opaque",
+    "QParams",
+    "Quantize",
+    "Resize",
+    "Table",
+    "TensorSpec",
+    "View",
+]
+
+
+@dataclass(frozen=True)
+class QParams:
+    """real = scale * (code - zero_point); per tensor; `scale` is a float32 value held exactly."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor between layers: logical shape, dtype ("float32", "uint8", "int8"), qparams if it is codes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    qparams: QParams | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Layer:
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantize(_Layer):
+    """float32 -> codes: y = saturate(rint(transpose(x, perm) / scale) + zero_point); NaN becomes the lowest code."""
+
+    perm: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dequantize(_Layer):
+    """codes -> float32: y = float32(x - zero_point) * scale."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv(_Layer):
+    """Geometry shared by integer and float convolutions; `inputs` is (x,) or (x, residual).
+
+    weight: [O, KH, KW, I/groups]; pads: (top, left, bottom, right); the border of x counts as real zero,
+    which in codes is x's zero point.
+    """
+
+    weight: np.ndarray
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntConv(Conv):
+    """acc = sum(x_code * w_code) in int32 over the codes of x as they are (border = zero point), then
+
+        v = fma(float32(acc), multiplier[o], bias[o])            float32, one rounding
+        v = fma(float32(residual_code), residual_scale, v)       only with a residual
+        y = clip(rint(v), low, high)                             half to even; codes of y's dtype
+        y = table[y - dtype.min]                                 only with a table
+
+    multiplier = sx*sw[o]/sy; bias absorbs the layer's bias, both zero points and the residual's.
+    """
+
+    multiplier: np.ndarray  # float32 [O]
+    bias: np.ndarray  # float32 [O]
+    low: int
+    high: int
+    residual_scale: float = 0.0
+    table: np.ndarray | None = None  # 256 codes of y's dtype
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FloatConv(Conv):
+    """y = clip(conv(x, weight) + bias[o] + residual, low, high) in float32; order of summation is the kernel's."""
+
+    bias: np.ndarray  # float32 [O]
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table(_Layer):
+    """y = table[x - dtype.min]: any unary function of one quantized tensor, and requantization."""
+
+    table: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntAdd(_Layer):
+    """y = clip(rint(fma(float32(a), scale_a, fma(float32(b), scale_b, bias))), low, high); equal shapes."""
+
+    scale_a: float
+    scale_b: float
+    bias: float
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntMul(_Layer):
+    """y = clip(rint(fma(float32((a - za) * (b - zb)), multiplier, zero_point_y)), low, high).
+
+    a: [N, H, W, C]; b: the same shape, or [N, 1, 1, C] (a squeeze-excite gate).
+    """
+
+    multiplier: float
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(_Layer):
+    """Channel concatenation (last axis); integer inputs go through `tables[i]` first where it is not None."""
+
+    tables: tuple[np.ndarray | None, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(_Layer):
+    """Window maximum, on codes or float32 alike (x and y share qparams); the border never wins."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntAvgPool(_Layer):
+    """s = exact integer sum of the window's codes, border = zero point; y = clip(rint(fma(float32(s), m, b)), low, high).
+
+    m = sx/(sy*count), b = zy - zx*sx/sy, where count is the window's size (count_include_pad). Where the divisor
+    excludes the border, `count_include_pad` is False: s counts valid codes only and m = sx/(sy*valid) per position.
+    A global pool is kernel = (H, W).
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    count_include_pad: bool
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resize(_Layer):
+    """Spatial resize on codes or float32 (x and y share qparams).
+
+    y[oh, ow] = sum_i sum_j wh[oh, i] * ww[ow, j] * x[ih[oh, i], iw[ow, j]], with taps i, j in {0} (nearest) or
+    {0, 1} (linear); on codes: t_i = fma(x[.,1], ww1, x[.,0]*ww0) along W, then the same along H, rint, saturate.
+    """
+
+    index_h: np.ndarray  # int32 [OH, taps]
+    weight_h: np.ndarray  # float32 [OH, taps]
+    index_w: np.ndarray
+    weight_w: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Copy(_Layer):
+    """y = transpose(x, perm); any dtype. Also what the schedule inserts between two physical layouts."""
+
+    perm: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class View(_Layer):
+    """y = reshape(x): the same elements in the same (row-major logical) order."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Opaque(_Layer):
+    """A float32 fragment no layer above covers: a Relax module `main(inputs..., constants...)` with one output,
+    legalized by TVM and given the vectorized, threaded default schedule."""
+
+    module: IRModule
+    constants: tuple[np.ndarray, ...] = ()
+    extra_outputs: tuple[str, ...] = ()
+
+
+Layer: TypeAlias = _Layer
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGraph:
+    """Layers in topological order over named tensors; inputs and outputs are in signature order."""
+
+    tensors: Mapping[str, TensorSpec]
+    layers: tuple[Layer, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
