@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from tvm import IRModule
+    from tvm.tirx import PrimFunc
 
 __all__ = [
     "Concat",
@@ -214,11 +214,14 @@ class View(_Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Opaque(_Layer):
-    """A float32 fragment no layer above covers: a Relax module `main(inputs..., constants...)` with one output,
-    legalized by TVM and given the vectorized, threaded default schedule."""
+    """A fragment no layer above covers, legalized and fused by TVM; it gets the default schedule.
 
-    module: IRModule
-    constants: tuple[np.ndarray, ...] = ()
+    function:  PrimFunc over dense typed buffers: `arguments`, then `output`, then `extra_outputs`.
+    arguments: per input buffer the tensor's name (these are `inputs`) or the constant itself.
+    """
+
+    function: PrimFunc
+    arguments: tuple[str | np.ndarray, ...]
     extra_outputs: tuple[str, ...] = ()
 
 
