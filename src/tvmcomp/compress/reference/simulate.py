@@ -1,0 +1,99 @@
+"""The float simulation of one layer: dequantized inputs, float64 arithmetic, quantized result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvmcomp.compress.reference.convolution import accumulate
+from tvmcomp.compress.reference.layers import compute, qparams_of
+from tvmcomp.graph.layers import IntAdd, IntAvgPool, IntConv, IntMul, Layer, Resize, TensorSpec
+
+__all__ = ["simulate_layer"]
+
+Array = NDArray[Any]
+
+
+def simulate_layer(
+    layer: Layer, tensors: Mapping[str, TensorSpec], inputs: Sequence[Array]
+) -> Array:
+    """What a float implementation between quantize and dequantize gives for the same codes.
+
+    Integer layers differ from it by at most one step. A layer's scales are read back from its
+    constants (sw = multiplier*sy/sx), so this checks the arithmetic, not the choice of constants.
+    Layers that do not round (pools of maxima, tables, copies, concatenation) are returned exactly.
+    """
+    y = tensors[layer.output]
+    xs = [tensors[name] for name in layer.inputs]
+    if isinstance(layer, IntConv):
+        return _conv(layer, xs, y, inputs)
+    real = [
+        (array.astype(np.float64) - spec.qparams.zero_point) * float(np.float32(spec.qparams.scale))
+        if spec.qparams is not None
+        else array.astype(np.float64)
+        for array, spec in zip(inputs, xs, strict=True)
+    ]
+    if isinstance(layer, IntAdd):
+        # scale_a = sa/sy and scale_b = sb/sy: exact enough in float64 to be undone.
+        return _codes(real[0] + real[1], y, layer.low, layer.high)
+    if isinstance(layer, IntMul):
+        return _codes(real[0] * real[1], y, layer.low, layer.high)
+    if isinstance(layer, IntAvgPool):
+        return _codes(_average(layer, real[0]), y, layer.low, layer.high).reshape(y.shape)
+    if isinstance(layer, Resize) and y.dtype != "float32":
+        info = np.iinfo(y.dtype)
+        return _codes(_resized(layer, real[0]), y, info.min, info.max)
+    return compute(layer, tensors, inputs)
+
+
+def _codes(real: Array, y: TensorSpec, low: int, high: int) -> Array:
+    qparams = qparams_of(y)
+    steps = np.rint(real / float(np.float32(qparams.scale))) + qparams.zero_point
+    return np.clip(steps, low, high).astype(y.dtype)
+
+
+def _conv(
+    layer: IntConv, xs: Sequence[TensorSpec], y: TensorSpec, inputs: Sequence[Array]
+) -> Array:
+    x = inputs[0].reshape((1,) * (4 - inputs[0].ndim) + inputs[0].shape)
+    total = accumulate(x, layer, qparams_of(xs[0]).zero_point)
+    value = total * layer.multiplier.astype(np.float64) + layer.bias
+    if len(inputs) > 1:
+        value = value + inputs[1].astype(np.float64) * float(np.float32(layer.residual_scale))
+    codes = np.clip(np.rint(value), layer.low, layer.high).astype(np.int32)
+    if layer.table is not None:
+        codes = layer.table[codes - np.iinfo(y.dtype).min]
+    return codes.astype(y.dtype).reshape(y.shape)
+
+
+def _average(layer: IntAvgPool, real: Array) -> Array:
+    top, left, bottom, right = layer.pads
+    border = ((0, 0), (top, bottom), (left, right), (0, 0))
+    padded, inside = np.pad(real, border), np.pad(np.ones_like(real), border)
+    window = (1, 2)
+    views = [
+        np.lib.stride_tricks.sliding_window_view(array, layer.kernel, window)[
+            :, :: layer.strides[0], :: layer.strides[1]
+        ]
+        for array in (padded, inside)
+    ]
+    total, valid = (view.sum((-2, -1)) for view in views)
+    count = layer.kernel[0] * layer.kernel[1] if layer.count_include_pad else np.maximum(valid, 1)
+    return total / count
+
+
+def _resized(layer: Resize, real: Array) -> Array:
+    def along(x: Array, index: Array, weight: Array, axis: int) -> Array:
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        parts = [
+            np.take(x, index[:, tap], axis) * weight[:, tap].astype(np.float64).reshape(shape)
+            for tap in range(index.shape[1])
+        ]
+        return np.sum(parts, axis=0)
+
+    wide = along(real, layer.index_w, layer.weight_w, 2)
+    return along(wide, layer.index_h, layer.weight_h, 1)
