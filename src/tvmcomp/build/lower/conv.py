@@ -1,0 +1,238 @@
+"""Convolutions and dense layers with what follows them, as one integer or float layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from tvm import relax
+
+from tvmcomp.build.lower.claim import Claim, bounds
+from tvmcomp.build.lower.flow import Flow, Node
+from tvmcomp.compress.weight_form import UniformWeight, match_weight
+from tvmcomp.graph.layers import FloatConv, IntConv, QParams, TensorSpec
+
+__all__ = ["clip_bounds", "match_conv", "scalar"]
+
+_CONVOLUTIONS = ("relax.nn.conv2d", "relax.matmul")
+
+
+@dataclass
+class _Chain:
+    """A convolution and the nodes after it that fold into it."""
+
+    conv: Node
+    end: Node
+    bias: np.ndarray
+    residual: relax.Expr | None = None
+    low: float = -np.inf
+    high: float = np.inf
+    quantize: Node | None = None
+    nodes: list[str] = field(default_factory=list)
+
+    def extend(self, node: Node) -> None:
+        self.nodes.append(self.end.name)
+        self.end = node
+
+
+def match_conv(flow: Flow, node: Node, taken: set[str]) -> Claim | None:
+    """quantize(clip(conv2d(dequantize(x), w) + b [+ dequantize(r)]))  ->  IntConv, the same without Q/DQ -> FloatConv.
+
+    `taken` names nodes other groups own already; they end the chain.
+    """
+    if node.op not in _CONVOLUTIONS or node.name in taken:
+        return None
+    weight = _weight(flow, node)
+    if weight is None:
+        return None
+    return _integer(flow, node, weight, taken) or _float(flow, node, weight, taken)
+
+
+def _weight(flow: Flow, node: Node) -> UniformWeight | np.ndarray | None:
+    """The second operand in its compressed form or as an array; None if it is computed at run time."""
+    operand = flow.resolve(node.args[1])
+    array = flow.param(operand)
+    if array is not None:
+        return array if _supported(node, array.shape) else None
+    defining = flow.node(operand)
+    form = match_weight(defining.value, flow.params) if defining is not None else None
+    if form is None or not _supported(node, form.shape):
+        return None
+    return form if isinstance(form, UniformWeight) else form.dequantized()
+
+
+def _supported(node: Node, weight_shape: tuple[int, ...]) -> bool:
+    if node.op == "relax.matmul":
+        return len(weight_shape) == 2 and len(node.shape) >= 2
+    attrs = node.value.attrs
+    return (attrs.data_layout, attrs.kernel_layout) == ("NHWC", "OHWI")
+
+
+def _grow(flow: Flow, conv: Node, channels: int, taken: set[str]) -> _Chain:
+    """Follow single uses: bias, then a residual, then relu or clip, then quantize."""
+    chain = _Chain(conv, conv, np.zeros(channels, np.float32))
+    while (user := flow.only_user(chain.end)) is not None and user.name not in taken:
+        if user.op == "relax.add" and chain.residual is None and chain.high == np.inf:
+            if not _absorb_add(flow, chain, user):
+                break
+        elif (clip := clip_bounds(flow, user)) is not None:
+            chain.low, chain.high = max(chain.low, clip[0]), min(chain.high, clip[1])
+            chain.extend(user)
+        elif user.op == "relax.quantize":
+            chain.quantize = user
+            chain.extend(user)
+            break
+        else:
+            break
+    return chain
+
+
+def _absorb_add(flow: Flow, chain: _Chain, user: Node) -> bool:
+    if chain.low != -np.inf:
+        return False
+    left, right = user.args
+    mine = flow.node(left)
+    other = right if mine is not None and mine.name == chain.end.name else left
+    bias = flow.param(other)
+    channels = chain.bias.size
+    if bias is not None:
+        if bias.size not in (1, channels) or (bias.size > 1 and bias.shape[-1] != channels):
+            return False
+        chain.bias = chain.bias + np.broadcast_to(bias.reshape(-1).astype(np.float32), channels)
+        chain.extend(user)
+        return True
+    source = flow.node(other)
+    if source is None or source.shape != user.shape:
+        return False
+    if chain.end.shape != user.shape:
+        return False
+    chain.residual = flow.resolve(other)
+    chain.extend(user)
+    return True
+
+
+def clip_bounds(flow: Flow, node: Node) -> tuple[float, float] | None:
+    """The interval a relu or clip node clips to, None for any other node."""
+    if node.op == "relax.nn.relu":
+        return 0.0, np.inf
+    if node.op == "relax.clip":
+        low, high = (scalar(flow, arg) for arg in node.args[1:3])
+        if low is not None and high is not None:
+            return low, high
+    return None
+
+
+def scalar(flow: Flow, expr: relax.Expr) -> float | None:
+    """The number behind a prim value, a constant or a one-element parameter; None for anything else."""
+    value = getattr(expr, "value", None)
+    if value is not None and hasattr(value, "value"):
+        return float(value.value)
+    if isinstance(value, int | float):
+        return float(value)
+    array = flow.param(expr)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def _geometry(node: Node, weight: np.ndarray) -> dict[str, object]:
+    if node.op == "relax.matmul":
+        return {"weight": np.ascontiguousarray(weight.T)[:, None, None, :]}
+    attrs = node.value.attrs
+    pads = tuple(int(p) for p in attrs.padding)
+    return {
+        "weight": weight,
+        "strides": tuple(int(s) for s in attrs.strides),
+        "pads": pads if len(pads) == 4 else (*pads, *pads),
+        "dilation": tuple(int(d) for d in attrs.dilation),
+        "groups": int(attrs.groups),
+    }
+
+
+def _integer(
+    flow: Flow, node: Node, weight: UniformWeight | np.ndarray, taken: set[str]
+) -> Claim | None:
+    source = flow.dequantized(node.args[0])
+    if source is None or not isinstance(weight, UniformWeight):
+        return None
+    axis = 0 if node.op == "relax.nn.conv2d" else 1
+    scales = weight.scale_per_channel(axis)
+    if scales is None:
+        return None
+    chain = _grow(flow, node, scales.size, taken)
+    if chain.quantize is None:
+        return None
+    x_name, x = source
+    y = flow.qparams(chain.quantize)
+    residual = None if chain.residual is None else flow.dequantized(chain.residual)
+    if y is None or (chain.residual is not None and residual is None):
+        return None
+    codes = weight.codes()
+    if codes.min() < -128 or codes.max() > 127:
+        return None
+    geometry = _geometry(node, codes.astype(np.int8))
+    residual_scale = 0.0 if residual is None else residual[1].scale / y.scale
+    multiplier, bias = _requantization(geometry["weight"], scales, chain.bias, x, y, residual)  # type: ignore[arg-type]
+    low, high = bounds(chain.low, chain.high, y, chain.end.dtype)
+    layer = IntConv(
+        name=node.name,
+        inputs=(x_name,) if residual is None else (x_name, residual[0]),
+        output=chain.end.name,
+        multiplier=multiplier,
+        bias=bias,
+        low=low,
+        high=high,
+        residual_scale=float(np.float32(residual_scale)),
+        **geometry,  # type: ignore[arg-type]
+    )
+    return _claim(chain, layer, y)
+
+
+def _requantization(
+    weight: np.ndarray,
+    scales: np.ndarray,
+    bias: np.ndarray,
+    x: QParams,
+    y: QParams,
+    residual: tuple[str, QParams] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """multiplier and bias of IntConv's docstring, computed in float64 and rounded once."""
+    multiplier = (scales.astype(np.float64) * x.scale / y.scale).astype(np.float32)
+    weight_sum = weight.astype(np.int64).sum(axis=(1, 2, 3))
+    total = bias.astype(np.float64) / y.scale + y.zero_point
+    # The kernel multiplies with the rounded multiplier, so the zero point's share must use the same one.
+    total -= multiplier.astype(np.float64) * x.zero_point * weight_sum
+    if residual is not None:
+        total -= np.float64(np.float32(residual[1].scale / y.scale)) * residual[1].zero_point
+    return multiplier, total.astype(np.float32)
+
+
+def _float(
+    flow: Flow, node: Node, weight: UniformWeight | np.ndarray, taken: set[str]
+) -> Claim | None:
+    array = weight.dequantized() if isinstance(weight, UniformWeight) else weight
+    if node.dtype != "float32" or array.dtype != np.float32:
+        return None
+    geometry = _geometry(node, array)
+    chain = _grow(flow, node, geometry["weight"].shape[0], taken)  # type: ignore[attr-defined]
+    if chain.quantize is not None:
+        # The float result is quantized by a layer of its own.
+        chain.end = flow.by_name[chain.nodes.pop()]
+        chain.quantize = None
+    inputs = [flow.resolve(node.args[0]).name_hint]
+    if chain.residual is not None:
+        inputs.append(chain.residual.name_hint)
+    layer = FloatConv(
+        name=node.name,
+        inputs=tuple(inputs),
+        output=chain.end.name,
+        bias=chain.bias,
+        low=chain.low,
+        high=chain.high,
+        **geometry,  # type: ignore[arg-type]
+    )
+    return _claim(chain, layer, None)
+
+
+def _claim(chain: _Chain, layer: IntConv | FloatConv, qparams: QParams | None) -> Claim:
+    end = chain.end
+    spec = TensorSpec(end.name, end.shape, end.dtype, qparams)
+    return Claim(end.name, (layer,), (spec,), tuple(name for name in chain.nodes if name != end.name))

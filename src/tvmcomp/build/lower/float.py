@@ -1,0 +1,25 @@
+"""Float layers other than convolutions that have a kernel of ours: moves, views, max pooling."""
+
+from __future__ import annotations
+
+from tvmcomp.build.lower.claim import Claim
+from tvmcomp.build.lower.flow import Flow, Node
+from tvmcomp.build.lower.integer import same_scale_layer
+from tvmcomp.graph.layers import TensorSpec
+
+__all__ = ["match_float"]
+
+_OPERATORS = ("relax.nn.max_pool2d", "relax.permute_dims", "relax.reshape", "relax.flatten")
+
+
+def match_float(flow: Flow, node: Node) -> Claim | None:
+    """max_pool2d | permute_dims | reshape of a computed float32 tensor  ->  MaxPool | Copy | View."""
+    if node.op not in _OPERATORS or node.dtype != "float32":
+        return None
+    source = flow.resolve(node.args[0])
+    if flow.param(source) is not None:
+        return None
+    layer = same_scale_layer(flow, node, source.name_hint, node.name)
+    if layer is None:
+        return None
+    return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype),))

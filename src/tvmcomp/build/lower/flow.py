@@ -1,0 +1,164 @@
+"""`Flow`: a canonical Relax function as named nodes with definitions and uses, the form the matchers walk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import IRModule, relax
+
+from tvmcomp.graph.layers import QParams
+
+__all__ = ["Flow", "Node", "constant_value"]
+
+
+def constant_value(expr: relax.Expr) -> np.ndarray | None:
+    """The array of a Relax constant, or None for anything else."""
+    return expr.data.numpy() if isinstance(expr, relax.Constant) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One binding `name = op(args)`; `op` is "" for what is not an operator call (a tuple, a getitem)."""
+
+    name: str
+    index: int
+    op: str
+    value: relax.Expr
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def args(self) -> list[relax.Expr]:
+        return list(self.value.args) if isinstance(self.value, relax.Call) else []
+
+
+def _operator(value: relax.Expr) -> str:
+    if isinstance(value, relax.Call) and hasattr(value.op, "name"):
+        return str(value.op.name)
+    return ""
+
+
+def _type_of(expr: relax.Expr) -> tuple[tuple[int, ...], str]:
+    ty = expr.ty
+    if not isinstance(ty, relax.TensorType) or ty.shape is None:
+        return (), ""
+    return tuple(int(dim) for dim in ty.shape.values), str(ty.dtype)
+
+
+def _names_in(value: relax.Expr) -> Iterator[str]:
+    if isinstance(value, relax.Var):
+        yield value.name_hint
+    elif isinstance(value, relax.Call):
+        for arg in value.args:
+            yield from _names_in(arg)
+    elif isinstance(value, relax.Tuple):
+        for item in value.fields:
+            yield from _names_in(item)
+    elif isinstance(value, relax.TupleGetItem):
+        yield from _names_in(value.tuple_value)
+
+
+class Flow:
+    """`main` of a canonical module: nodes in order, and who uses what (graph outputs count as uses)."""
+
+    def __init__(self, module: IRModule, params: Mapping[str, np.ndarray]) -> None:
+        function = module["main"]
+        self.function = function
+        self.params = params
+        self.inputs = [var for var in function.params if var.name_hint not in params]
+        self.nodes: list[Node] = []
+        self.by_name: dict[str, Node] = {}
+        self._uses: Counter[str] = Counter()
+        self._users: dict[str, list[Node]] = {}
+        for block in function.body.blocks:
+            for binding in block.bindings:
+                self._add(binding.var, binding.value)
+        self.result = function.body.body
+        self.outputs = self._output_names()
+        self._uses.update(self.outputs)
+
+    def _add(self, var: relax.Var, value: relax.Expr) -> None:
+        shape, dtype = _type_of(var)
+        node = Node(var.name_hint, len(self.nodes), _operator(value), value, shape, dtype)
+        self.nodes.append(node)
+        self.by_name[node.name] = node
+        for name in _names_in(value):
+            self._uses[name] += 1
+            self._users.setdefault(name, []).append(node)
+
+    def _output_names(self) -> list[str]:
+        result = self.result
+        while isinstance(result, relax.Var) and result.name_hint in self.by_name:
+            value = self.by_name[result.name_hint].value
+            if not isinstance(value, relax.Var | relax.Tuple):
+                break
+            result = value
+        fields = result.fields if isinstance(result, relax.Tuple) else [result]
+        return [self.resolve(field).name_hint for field in fields]
+
+    def resolve(self, expr: relax.Expr) -> relax.Expr:
+        """Follow plain `a = b` bindings to the variable they stand for."""
+        while isinstance(expr, relax.Var) and expr.name_hint in self.by_name:
+            value = self.by_name[expr.name_hint].value
+            if not isinstance(value, relax.Var):
+                break
+            expr = value
+        return expr
+
+    def input_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a graph input."""
+        return next(_type_of(var)[0] for var in self.inputs if var.name_hint == name)
+
+    def node(self, expr: relax.Expr) -> Node | None:
+        """The node that defines `expr`, None for inputs, params and constants."""
+        expr = self.resolve(expr)
+        return self.by_name.get(expr.name_hint) if isinstance(expr, relax.Var) else None
+
+    def fields(self, expr: relax.Expr) -> list[relax.Expr]:
+        """The members of a tuple written in place or bound to a variable."""
+        node = self.node(expr)
+        value = node.value if node is not None else expr
+        return list(value.fields) if isinstance(value, relax.Tuple) else []
+
+    def param(self, expr: relax.Expr) -> np.ndarray | None:
+        """The array behind a parameter or constant, None for a computed value or an input."""
+        expr = self.resolve(expr)
+        if isinstance(expr, relax.Var):
+            array = self.params.get(expr.name_hint)
+            return None if array is None else np.asarray(array)
+        return constant_value(expr)
+
+    def only_user(self, node: Node) -> Node | None:
+        """The single node that uses `node`, None if it has several uses or is an output."""
+        if self._uses[node.name] != 1 or node.name in self.outputs:
+            return None
+        return self._users[node.name][0]
+
+    def users(self, name: str) -> list[Node]:
+        """Every node that reads `name`."""
+        return self._users.get(name, [])
+
+    def dequantized(self, expr: relax.Expr) -> tuple[str, QParams] | None:
+        """(codes' name, qparams) if `expr` is `dequantize(codes)` per tensor, else None."""
+        node = self.node(expr)
+        return None if node is None else self.dequantize_source(node)
+
+    def dequantize_source(self, node: Node) -> tuple[str, QParams] | None:
+        """The same for the dequantize node itself."""
+        if node.op != "relax.dequantize":
+            return None
+        codes = self.resolve(node.args[0])
+        qparams = self.qparams(node)
+        if qparams is None or not isinstance(codes, relax.Var) or codes.name_hint in self.params:
+            return None
+        return codes.name_hint, qparams
+
+    def qparams(self, node: Node) -> QParams | None:
+        """Scale and zero point of a per-tensor quantize or dequantize node."""
+        scale, zero_point = self.param(node.args[1]), self.param(node.args[2])
+        if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+            return None
+        return QParams(float(np.float32(scale.reshape(()))), int(zero_point.reshape(())))

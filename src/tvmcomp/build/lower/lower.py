@@ -1,0 +1,152 @@
+"""Canonical Relax (float or QDQ) to the layer graph: matched groups become layers, TVM fuses what is left.
+
+    dequantize -> conv2d -> add -> relu -> quantize      ->  IntConv
+    conv2d -> add -> relu                                ->  FloatConv
+    anything unmatched                                   ->  Opaque, after LegalizeOps and FuseOps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import tvm
+from tvm import IRModule, relax
+from tvm.relax import transform
+
+from tvmcomp.build.lower.claim import Claim
+from tvmcomp.build.lower.conv import match_conv
+from tvmcomp.build.lower.float import match_float
+from tvmcomp.build.lower.flow import Flow, Node
+from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
+from tvmcomp.build.lower.opaque import OpaqueReader
+from tvmcomp.build.lower.unary import match_unary
+from tvmcomp.compress.weight_form import match_weight
+from tvmcomp.graph.layers import Layer, LayerGraph
+from tvmcomp.model import Model
+
+__all__ = ["lower"]
+
+_EXTERN = "tvmcomp.claim."
+
+
+def lower(model: Model) -> LayerGraph:
+    """The layer graph of a canonical model.
+
+    Raises ModelError for an operator TVM cannot legalize.
+    """
+    flow = Flow(model.module, model.params)
+    claims = _claims(flow)
+    module = _with_externs(flow, claims)
+    return _read_back(module, flow, claims)
+
+
+def _claims(flow: Flow) -> dict[str, Claim]:
+    claims: dict[str, Claim] = {}
+    taken: set[str] = set()
+
+    def take(claim: Claim | None) -> bool:
+        if claim is None:
+            return False
+        claims[claim.end] = claim
+        taken.update((claim.end, *claim.absorbed))
+        return True
+
+    # Of two convolutions that feed one addition the later takes it, so that the other is complete by then.
+    for node in reversed(flow.nodes):
+        take(match_conv(flow, node, taken))
+    for node in flow.nodes:
+        if node.op == "relax.quantize" and node.name not in taken:
+            claim = match_integer(flow, node, taken) or match_unary(flow, node, taken)
+            if claim is None or not _self_contained(flow, claim):
+                claim = match_quantize(flow, node)
+            take(claim)
+    for node in flow.nodes:
+        if node.name in taken:
+            continue
+        if node.op == "relax.dequantize":
+            take(match_dequantize(flow, node))
+        else:
+            take(match_float(flow, node))
+    return claims
+
+
+def _self_contained(flow: Flow, claim: Claim) -> bool:
+    """No node inside the group is needed outside it."""
+    inside = {claim.end, *claim.absorbed}
+    return all(
+        name not in flow.outputs and all(user.name in inside for user in flow.users(name))
+        for name in claim.absorbed
+    )
+
+
+def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
+    """The function again with every claim as one opaque call, legalized and fused around them."""
+    absorbed = {name for claim in claims.values() for name in claim.absorbed}
+    builder = relax.BlockBuilder()
+    params = list(flow.function.params)
+    values: dict[str, relax.Expr] = {var.name_hint: var for var in params}
+    with builder.function("main", params):
+        with builder.dataflow():
+            for node in flow.nodes:
+                if node.name in absorbed or match_weight(node.value, flow.params) is not None:
+                    continue
+                claim = claims.get(node.name)
+                value = _extern(claim, node, values) if claim else _remap(node.value, values)
+                values[node.name] = builder.emit(value, name_hint=node.name)
+            outputs = [builder.emit_output(values[name]) for name in flow.outputs]
+        builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
+    passes = [
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FoldConstant(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+        transform.CanonicalizeBindings(),
+    ]
+    return tvm.ir.transform.Sequential(passes)(builder.get())
+
+
+def _extern(claim: Claim, node: Node, values: Mapping[str, relax.Expr]) -> relax.Expr:
+    arguments = [values[name] for name in claim.inputs]
+    out = relax.TensorType(node.shape, node.dtype)
+    return relax.op.call_dps_packed(_EXTERN + claim.end, relax.Tuple(arguments), out_ty=out)
+
+
+def _remap(value: relax.Expr, values: Mapping[str, relax.Expr]) -> relax.Expr:
+    """The expression over the new function's variables."""
+    if isinstance(value, relax.Var):
+        return values[value.name_hint]
+    if isinstance(value, relax.Tuple):
+        return relax.Tuple([_remap(item, values) for item in value.fields])
+    if isinstance(value, relax.TupleGetItem):
+        return relax.TupleGetItem(_remap(value.tuple_value, values), value.index)
+    if isinstance(value, relax.Call):
+        arguments = [_remap(arg, values) for arg in value.args]
+        return relax.Call(value.op, arguments, value.attrs, value.ty_args)
+    return value
+
+
+def _read_back(module: IRModule, flow: Flow, claims: Mapping[str, Claim]) -> LayerGraph:
+    function = module["main"]
+    reader = OpaqueReader(module, flow.params)
+    for var in flow.inputs:
+        reader.add_input(var)
+    layers: list[Layer] = []
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if not (isinstance(value, relax.Call) and isinstance(value.args[0], relax.ExternFunc)):
+                layers += reader.read(binding)
+                continue
+            claim = claims[str(value.args[0].global_symbol).removeprefix(_EXTERN)]
+            actual = [reader.name(arg) for arg in value.args[1].fields]
+            renamed = dict(zip(claim.inputs, actual, strict=True))
+            layers += [
+                replace(layer, inputs=tuple(renamed.get(name, name) for name in layer.inputs))
+                for layer in claim.layers
+            ]
+            reader.define(binding.var, claim.specs)
+    inputs = tuple(var.name_hint for var in flow.inputs)
+    return LayerGraph(reader.tensors, tuple(layers), inputs, reader.outputs(function))

@@ -1,0 +1,122 @@
+"""The default schedule for functions no kernel claims: threaded over outer loops, vectorized over the innermost.
+
+    for n, h, w, c:  y[n,h,w,c] = ...              ->   parallel(n*h*w) { vectorize(c) }
+    for n, c, k:     y[n,c] += x[n,k,c]            ->   parallel(n) { c_outer { k { vectorize(c_inner) } } }
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import IRModule, tirx
+from tvm.s_tir import Schedule
+from tvm.tirx import PrimFunc
+
+from tvmcomp.graph.layers import Opaque
+from tvmcomp.kernels.kernel import ALIGNMENT, Kernel
+
+__all__ = ["build_opaque", "default_schedule"]
+
+_LANES = 16
+
+
+def default_schedule(function: PrimFunc) -> PrimFunc:
+    """Apply the docstring's rewrite to every block; the result computes exactly what `function` does."""
+    schedule = Schedule(IRModule({"main": function}))
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        _schedule_block(schedule, block)
+    return schedule.mod["main"]
+
+
+def _schedule_block(schedule: Schedule, block) -> None:  # type: ignore[no-untyped-def]
+    loops = schedule.get_loops(block)
+    kinds = [str(var.iter_type) for var in schedule.get(block).iter_vars]
+    if not loops or len(loops) != len(kinds):
+        return
+    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "0"]
+    reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "2"]
+    if not spatial or len(spatial) + len(reduce) != len(loops):
+        return
+    inner = _innermost(schedule, spatial[-1])
+    outer = spatial[:-1]
+    if inner is None:
+        outer, vector = spatial, []
+    else:
+        split_outer, lanes = inner
+        outer, vector = [*outer, *split_outer], [lanes]
+    schedule.reorder(*outer, *reduce, *vector)
+    if outer:
+        schedule.parallel(schedule.fuse(*outer))
+    if vector:
+        schedule.vectorize(vector[0])
+    if reduce:
+        # Last, because an update block without its init is no reduction block to the other primitives.
+        schedule.decompose_reduction(block, reduce[0])
+
+
+def _innermost(schedule: Schedule, loop):  # type: ignore[no-untyped-def]
+    """(outer part, vector part) of the innermost spatial loop, None if it is too short to vectorize."""
+    extent = int(schedule.get(loop).extent)
+    lanes = next((n for n in (_LANES, 8, 4) if extent % n == 0), None)
+    if lanes is None:
+        return None
+    if extent == lanes:
+        return [], loop
+    split_outer, split_inner = schedule.split(loop, [None, lanes])
+    return [split_outer], split_inner
+
+
+def build_opaque(layer: Opaque) -> Kernel:
+    """The layer's function under the default schedule and the kernel calling convention."""
+    function = _byte_operands(layer, default_schedule(layer.function))
+    constants = [np.ascontiguousarray(a) for a in layer.arguments if isinstance(a, np.ndarray)]
+    blob = None
+    if constants:
+        blob = np.zeros(sum(_aligned(a.nbytes) for a in constants), np.uint8)
+        for array, start in zip(constants, _starts(constants), strict=True):
+            blob[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+    return Kernel(
+        key=f"opaque:{layer.name}",
+        func=function,
+        emitter="tvm",
+        isa="generic",
+        constants=blob,
+    )
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _starts(arrays: list[np.ndarray]) -> list[int]:
+    starts = np.cumsum([0, *(_aligned(a.nbytes) for a in arrays)])
+    return [int(s) for s in starts[:-1]]
+
+
+def _byte_operands(layer: Opaque, function: PrimFunc) -> PrimFunc:
+    """f(A: f32[..], B: f32[..])  ->  f(a: u8[n], a_offset, b: u8[m], b_offset) with A and B declared inside."""
+    outputs = 1 + len(layer.extra_outputs)
+    buffers = list(function.params)
+    inputs, results = buffers[: len(buffers) - outputs], buffers[len(buffers) - outputs :]
+    tensors = [b for b, a in zip(inputs, layer.arguments, strict=True) if isinstance(a, str)]
+    constants = [b for b, a in zip(inputs, layer.arguments, strict=True) if not isinstance(a, str)]
+    arrays = [a for a in layer.arguments if not isinstance(a, str)]
+    params: list[tirx.Var] = []
+    declared: list[tirx.Stmt] = []
+
+    def operand(name: str, views: list[tirx.Var], starts: list[int]) -> None:
+        size, offset = tirx.Var(f"{name}_size", "int64"), tirx.Var(f"{name}_offset", "int64")
+        data = tirx.decl_buffer((size,), "uint8", name, data_alignment=ALIGNMENT)
+        params.extend((data, offset))
+        for view, start in zip(views, starts, strict=True):
+            at = tirx.BufferLoad(data, [offset + tirx.IntImm("int64", start)])
+            pointer = tirx.call_intrin(view.data.ty, "tirx.address_of", at)
+            declared.append(tirx.DeclBuffer(view, data=pointer))
+
+    for i, buffer in enumerate(tensors):
+        operand(f"x{i}", [buffer], [0])
+    if constants:
+        operand("constants", constants, _starts(arrays))
+    for i, buffer in enumerate(results):
+        operand(f"y{i}", [buffer], [0])
+    wrapped = PrimFunc(params, tirx.SeqStmt([*declared, function.body]))
+    return wrapped.with_attr("tirx.noalias", True).with_attr("s_tir", True)
