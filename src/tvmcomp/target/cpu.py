@@ -1,4 +1,4 @@
-"""What the processor we run on is and can do, read from the kernel; one table names its features."""
+"""What this processor is and can do, read from the kernel; one table names its features."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 __all__ = ["CPU_FLAGS", "FEATURES", "Caches", "HostCpu", "host_cpu", "parse_cpuinfo"]
 
-# Linux' flag in /proc/cpuinfo -> our name, which is LLVM's. Per architecture, every feature LLVM may use on its
-# own or through an intrinsic we emit; what only system code uses (pku, xsave, ...) does not matter here.
+# Linux' flag in /proc/cpuinfo -> our name, which is LLVM's. Per architecture, every feature LLVM may
+# use on its own or through an intrinsic we emit; what only system code uses (pku, xsave) is left out.
 CPU_FLAGS: dict[str, dict[str, str]] = {
     "x86_64": {
         "pni": "sse3",

@@ -143,9 +143,8 @@ class Target:
         self._check_features(host)
         if self.kind == "llvm":
             return host
-        return tvm.target.Target(
-            {"kind": "cuda", "arch": f"sm_{self.sm}", "host": self._llvm_config()}
-        )
+        gpu = {"kind": "cuda", "arch": f"sm_{self.sm}", "host": self._llvm_config()}
+        return tvm.target.Target(gpu)
 
     def _llvm_config(self) -> dict[str, object]:
         config: dict[str, object] = {
@@ -157,7 +156,8 @@ class Target:
         return {**config, "mattr": list(self.mattr)} if self.mattr else config
 
     def _check_features(self, host: tvm.target.Target) -> None:
-        # LLVM aborts the process when a kernel asks for an instruction the target lacks, so a claim must be true.
+        # LLVM aborts the process when a kernel asks for an instruction the target lacks, and an
+        # artifact runs only where all `features` are: they must be what LLVM will use, no less, no more.
         from tvm.target.codegen import llvm_get_cpu_features, llvm_is_valid_cpu
 
         if not llvm_is_valid_cpu(self.mcpu, self.triple):
@@ -168,12 +168,12 @@ class Target:
         missing, extra = sorted(self.features - given), sorted(given - self.features)
         if missing:
             raise TargetError(
-                f"target {self.name!r}: features lists {missing[0]!r}, which mcpu {self.mcpu!r} lacks; "
+                f"target {self.name!r}: features lists {missing[0]!r}, mcpu {self.mcpu!r} lacks it; "
                 f"remove it or add '+{missing[0]}' to mattr"
             )
         if extra:
             raise TargetError(
-                f"target {self.name!r}: mcpu {self.mcpu!r} implies {extra[0]!r}, which features lacks; "
+                f"target {self.name!r}: mcpu {self.mcpu!r} implies {extra[0]!r}, features lacks it; "
                 f"list it or add '-{extra[0]}' to mattr"
             )
 

@@ -40,7 +40,7 @@ class Detection:
 
 
 def detect(host: HostCpu | None = None) -> Detection:
-    """The descriptor with the most features among those this machine (or `host`) has all features of."""
+    """The descriptor with the most features, all of which this machine (or `host`) has."""
     host = host or host_cpu()
     candidates = sorted(
         (
