@@ -29,7 +29,7 @@ class Target:
     mattr:       what to add to ("+x") or take from ("-x") the features of `mcpu`.
     caches:      bytes as one core sees them.
     sm:          compute capability of the GPU (87 is sm_87), None without one.
-    vendor:      detection takes this descriptor only on processors of this vendor; "" is any.
+    detected_by: features that make a machine this target (with `vendor`, if not ""); none: never detected.
     unavailable: why nothing compiles for it yet; "" if it does.
     fusions:     pairs "a+b" between which no quantize/dequantize pair stands.
     schemes:     per operator what it accepts, the one it runs by default first.
@@ -48,6 +48,7 @@ class Target:
     layout: str
     measure: Measure
     sm: int | None
+    detected_by: frozenset[str]
     vendor: str
     unavailable: str
     fusions: frozenset[str]

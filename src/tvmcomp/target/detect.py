@@ -15,7 +15,7 @@ __all__ = ["Detection", "detect"]
 class Detection:
     """The best descriptor for one machine.
 
-    flags_that_decided:      the /proc/cpuinfo flags that lift it above the next lesser descriptor.
+    flags_that_decided:      the /proc/cpuinfo flags it asks for beyond the next lesser descriptor.
     next_better:             the least of the descriptors above it, None at the top.
     missing_for_next_better: the flags this machine lacks for that one.
     """
@@ -27,45 +27,48 @@ class Detection:
     missing_for_next_better: tuple[str, ...]
 
     def narrowed(self) -> Target:
-        """The descriptor with this machine's own cores, caches and every further feature it has."""
-        extra = sorted(self.host.features - self.target.features)
-        kept = (item for item in self.target.mattr if item[1:] not in extra)
+        """The descriptor with this machine's own cores, caches and exactly its features."""
+        mine, theirs = self.target.features, self.host.features
+        changed = mine ^ theirs
         return replace(
             self.target,
             cores=self.host.cores,
             caches=self.host.caches,
-            features=self.target.features | self.host.features,
-            mattr=(*kept, *(f"+{feature}" for feature in extra)),
+            features=theirs,
+            mattr=(
+                *(item for item in self.target.mattr if item[1:] not in changed),
+                *(f"+{feature}" for feature in sorted(theirs - mine)),
+                *(f"-{feature}" for feature in sorted(mine - theirs)),
+            ),
         )
 
 
 def detect(host: HostCpu | None = None) -> Detection:
-    """The descriptor with the most features, all of which this machine (or `host`) has."""
+    """The most capable descriptor whose deciding features this machine (or `host`) has."""
     host = host or host_cpu()
     candidates = sorted(
         (
             target
             for target in map(Target.load, Target.names())
-            if target.kind == "llvm"
+            if target.detected_by
             and target.arch == host.arch
             and target.vendor in ("", host.vendor)
         ),
         key=lambda target: (len(target.features), target.name),
     )
-    fitting = [target for target in candidates if target.features <= host.features]
+    fitting = [target for target in candidates if target.detected_by <= host.features]
     if not fitting:
         raise TargetError(_nothing_fits(host, candidates))
     best = fitting[-1]
-    lesser = fitting[-2].features if len(fitting) > 1 else frozenset[str]()
+    lesser = fitting[-2].detected_by if len(fitting) > 1 else frozenset[str]()
     better = next(iter(candidates[candidates.index(best) + 1 :]), None)
+    wanted = better.detected_by - host.features if better else frozenset[str]()
     return Detection(
         target=best,
         host=host,
-        flags_that_decided=_flags(best.features - lesser, host.arch),
+        flags_that_decided=_flags(best.detected_by - lesser, host.arch),
         next_better=better.name if better else None,
-        missing_for_next_better=_flags(better.features - host.features, host.arch)
-        if better
-        else (),
+        missing_for_next_better=_flags(wanted, host.arch),
     )
 
 
@@ -76,7 +79,7 @@ def _flags(features: frozenset[str], arch: str) -> tuple[str, ...]:
 def _nothing_fits(host: HostCpu, candidates: list[Target]) -> str:
     if not candidates:
         return f"no descriptor covers this machine's architecture {host.arch!r}; name a --target"
-    missing = _flags(candidates[0].features - host.features, host.arch)
+    missing = _flags(candidates[0].detected_by - host.features, host.arch)
     return (
         f"this machine lacks {', '.join(missing)}, which the least descriptor "
         f"{candidates[0].name!r} needs; name a --target or write your own .toml"

@@ -44,7 +44,7 @@ def parse_descriptor(file: Path) -> dict[str, object]:
         "measure": top.text("measure", choices=get_args(Measure)),
         "caches": _caches(top),
         "sm": _gpu(top, kind),
-        "vendor": _vendor(top),
+        **_detection(top),
         "unavailable": _unavailable(top),
         "fusions": _fusions(top),
         "schemes": _schemes(top),
@@ -98,11 +98,16 @@ def _gpu(top: Table, kind: str) -> int | None:
     return sm
 
 
-def _vendor(top: Table) -> str:
+def _detection(top: Table) -> dict[str, object]:
+    """detected_by, vendor: which machines are this target."""
     table = top.table("detect", optional=True)
+    features = frozenset(table.texts("features", default=()))
     vendor = table.text("vendor", default="")
     table.finish()
-    return vendor
+    unlisted = sorted(features - set(top.texts("features", default=())))
+    if unlisted:
+        raise table.error("features", f"{unlisted[0]!r} is not among the target's own features")
+    return {"detected_by": features, "vendor": vendor}
 
 
 def _unavailable(top: Table) -> str:
