@@ -1,6 +1,9 @@
 """Kernels and their places to one shared library whose VM function runs the network.
 
-    main(inputs..., outputs..., weights, arena):  kernel_0(x, 0, weights, 0, arena, 64); kernel_1(arena, 64, ...); ...
+    main(inputs..., outputs..., weights, arena):
+        kernel_0(x, 0, weights, 0, arena, 64); kernel_1(arena, 64, weights, 4096, y, 0); ...
+
+Every argument is a flat uint8 tensor: inputs and outputs are their dense bytes.
 """
 
 from __future__ import annotations
@@ -98,10 +101,14 @@ def _module(
     for call in calls:
         if call.function not in globals_:
             globals_[call.function] = builder.add_func(call.kernel.func, call.function)
-    regions = {name: _tensor_var(f"region_{i}", *_shape_of(graph, name)) for i, name in _external(graph)}
-    weights = _tensor_var("weights", (weights_bytes,), "uint8")
-    regions["arena"] = _tensor_var("arena", (arena.size,), "uint8")
-    params = [regions[name] for _, name in _external(graph)] + [weights, regions["arena"]]
+    external = (*graph.inputs, *graph.outputs)
+    regions = {
+        name: _bytes_var(f"region_{i}", scheduled.layouts[name].nbytes)
+        for i, name in enumerate(external)
+    }
+    weights = _bytes_var("weights", weights_bytes)
+    regions["arena"] = _bytes_var("arena", arena.size)
+    params = [*(regions[name] for name in external), weights, regions["arena"]]
     layers = {layer.name: layer for layer in graph.layers}
     with builder.function(ENTRY, params, attrs={"relax.force_pure": True}):
         for call in calls:
@@ -120,17 +127,8 @@ def _module(
     return builder.get()
 
 
-def _external(graph) -> list[tuple[int, str]]:  # type: ignore[no-untyped-def]
-    return list(enumerate((*graph.inputs, *graph.outputs)))
-
-
-def _shape_of(graph, name: str) -> tuple[tuple[int, ...], str]:  # type: ignore[no-untyped-def]
-    spec = graph.tensors[name]
-    return spec.shape, spec.dtype
-
-
-def _tensor_var(name: str, shape: tuple[int, ...], dtype: str) -> relax.Var:
-    return relax.Var(name, relax.TensorType(shape, dtype))
+def _bytes_var(name: str, size: int) -> relax.Var:
+    return relax.Var(name, relax.TensorType((size,), "uint8"))
 
 
 def _operand(regions: Mapping[str, relax.Var], place: Place) -> list[relax.Expr]:
