@@ -73,7 +73,7 @@ def test_fma_equals_exact_fractions_on_adversarial_inputs():
     b = (rng.standard_normal(n) * 2.0 ** rng.integers(-20, 20, n)).astype(np.float32)
     c = -(a.astype(np.float64) * b) * (1 + rng.choice([0, 2**-24, 2**-25, -(2**-24), 1e-3], n))
     c = c.astype(np.float32)
-    # Sums that lie a hair beside a float32 tie: c a power of two, the product half an ulp and a bit.
+    # Sums a hair beside a float32 tie: c a power of two, the product half an ulp and a bit.
     k = slice(0, n, 2)
     c[k] = (2.0 ** rng.integers(-6, 7, c[k].size)).astype(np.float32)
     half_ulp = c[k] * 2.0**-24 * rng.choice([-0.5, 1, 3], c[k].size)
