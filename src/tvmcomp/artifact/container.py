@@ -185,8 +185,8 @@ def _lay_out(table: list[_Entry]) -> _Layout:
     total = sum(entry.size for entry in table)
     if total > MAX_DATA_BYTES or len(table) > MAX_ENTRIES:
         raise ArtifactError(
-            f"{len(table)} entries of {total} bytes, at most {MAX_ENTRIES} of {MAX_DATA_BYTES} bytes "
-            "are allowed; split the model or compress it further"
+            f"{len(table)} entries of {total} bytes, at most {MAX_ENTRIES} entries of "
+            f"{MAX_DATA_BYTES} bytes are allowed; split the model or compress it further"
         )
     headers, offsets, central = [], [], []
     end = 0
