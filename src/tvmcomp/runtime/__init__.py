@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tvmcomp.runtime.bundle import bundle
 from tvmcomp.runtime.network import Network, load, verify
 
-__all__ = ["Network", "load", "verify"]
+__all__ = ["Network", "bundle", "load", "verify"]

@@ -1,6 +1,8 @@
-"""Arrays that kernels may touch directly: which ones are, how to make one, how to admit a caller's."""
+"""Arrays that kernels may touch: which ones are, how to make one, how to admit a caller's."""
 
 from __future__ import annotations
+
+import ctypes
 
 import numpy as np
 
@@ -22,8 +24,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     for dimension in shape:
         size *= dimension
     block = np.empty(size + ALIGNMENT + SLACK, np.uint8)
-    begin = -block.ctypes.data % ALIGNMENT
-    return block[begin : begin + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, block, -_address(block) % ALIGNMENT)
 
 
 def is_direct(array: np.ndarray) -> bool:
@@ -31,8 +32,13 @@ def is_direct(array: np.ndarray) -> bool:
     flags = array.flags
     if not (flags.c_contiguous and flags.writeable and array.dtype.isnative):
         return False
-    begin = array.ctypes.data
+    begin = _address(array)
     return begin % ALIGNMENT == 0 and _has_slack(array, begin)
+
+
+def _address(array: np.ndarray) -> int:
+    # A third of the time of `array.ctypes.data`, for arrays that are contiguous and writable.
+    return ctypes.addressof(ctypes.c_char.from_buffer(array))
 
 
 def _has_slack(array: np.ndarray, begin: int) -> bool:
@@ -54,7 +60,7 @@ def admit(name: str, value: object, tensor: TensorType) -> np.ndarray:
     """
     dtype = np.dtype(tensor.dtype)
     array = _as_array(name, value, dtype)
-    if array.dtype.newbyteorder("=") != dtype:
+    if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
         raise DataError(
             f"input {name!r}: got dtype {array.dtype}, expected {tensor.dtype}; "
             f"convert it with .astype({tensor.dtype!r})"

@@ -1,4 +1,4 @@
-"""Whether this machine and its runtime libraries can run an artifact, decided without native code."""
+"""Whether this machine and its runtime libraries can run an artifact, without native code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from tvmcomp.artifact import Payload, Versions
 from tvmcomp.errors import ArtifactError, IncompatibleHostError
 from tvmcomp.target.cpu import host_cpu
 
-__all__ = ["RUNTIME_LIB_VARIABLE", "RuntimeFiles", "check_host", "find_runtime"]
+__all__ = [
+    "BUNDLE_FOLDER",
+    "BUNDLE_VERSIONS",
+    "RUNTIME_LIB_VARIABLE",
+    "RuntimeFiles",
+    "check_host",
+    "check_machine",
+    "check_versions",
+    "find_runtime",
+]
 
 RUNTIME_LIB_VARIABLE = "TVMCOMP_RUNTIME_LIB"
 LIBRARY = "libtvm_runtime.so"
@@ -57,16 +66,10 @@ def find_runtime() -> RuntimeFiles:
 
 def check_host(payload: Payload, runtime: RuntimeFiles) -> None:
     """Raise unless versions, architecture and CPU features of this host are what `payload` needs."""
-    _check_versions(payload.manifest.versions, runtime)
+    check_versions(payload.manifest.versions, runtime)
+    check_machine(payload)
     variant = payload.function.variants[0]
-    arch, _, system = variant.triple.partition("-")
     cpu = host_cpu()
-    if cpu.arch != arch or "linux" not in system:
-        raise IncompatibleHostError(
-            f"compiled for {variant.triple} (target {variant.target}), this host is {cpu.arch} Linux; "
-            "compile for this host or run it on its target"
-        )
-    _check_elf(payload, arch)
     missing = [name for name in variant.required_features if name not in cpu.features]
     if missing:
         raise IncompatibleHostError(
@@ -75,7 +78,8 @@ def check_host(payload: Payload, runtime: RuntimeFiles) -> None:
         )
 
 
-def _check_versions(made: Versions, runtime: RuntimeFiles) -> None:
+def check_versions(made: Versions, runtime: RuntimeFiles) -> None:
+    """Raise unless TVM and tvm_ffi here are of the releases the artifact was made with."""
     # A virtual machine's bytecode and the calling convention hold for one release of each library.
     for name, want, got in (
         ("TVM", made.tvm, runtime.tvm),
@@ -85,6 +89,19 @@ def _check_versions(made: Versions, runtime: RuntimeFiles) -> None:
             raise IncompatibleHostError(
                 f"made with {name} {want}, this host has {got}; install {name} {want} or compile again"
             )
+
+
+def check_machine(payload: Payload) -> None:
+    """Raise unless the code is for this host's architecture and system, by name and by ELF header."""
+    variant = payload.function.variants[0]
+    arch, _, system = variant.triple.partition("-")
+    host = host_cpu().arch
+    if host != arch or "linux" not in system:
+        raise IncompatibleHostError(
+            f"compiled for {variant.triple} (target {variant.target}), this host is {host} Linux; "
+            "compile for this host or run it on its target"
+        )
+    _check_elf(payload, arch)
 
 
 def _release(version: str) -> str:

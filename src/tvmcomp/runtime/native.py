@@ -1,4 +1,4 @@
-"""Everything that touches native code: TVM's runtime library, an artifact's library, the threads."""
+"""All that touches native code: TVM's runtime library, an artifact's library, its threads."""
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ def _tvm_ffi(runtime: RuntimeFiles) -> Any:
             sys.meta_path.insert(0, hidden)
             try:
                 importlib.import_module("tvm_ffi")
+            except ImportError as error:
+                raise IncompatibleHostError(
+                    f"tvm_ffi cannot be imported ({error}); use the Python version it was made for"
+                ) from None
             finally:
                 sys.meta_path.remove(hidden)
         ffi = importlib.import_module("tvm_ffi")

@@ -67,7 +67,7 @@ class Network:
         executors: int | None = None,
         check_golden: bool = True,
     ) -> Network:
-        """A network from an artifact's content in memory; the host is checked before it is loaded."""
+        """A network from an artifact's content in memory; the host is checked before it loads."""
         network = cls(payload, threads=threads, executors=executors)
         if check_golden:
             try:
@@ -161,10 +161,11 @@ def load(
     executors: int | None = None,
     check_golden: bool = True,
 ) -> Network:
-    """Load an artifact. In this order: its seal and content are checked, then versions, architecture
+    """Load an artifact as a `Network`, which explains `threads` and `executors`.
 
-    and CPU features, and only then its native code is loaded, from the bytes that were checked; at
-    last the golden run must give its recorded outputs. See `Network` for `threads` and `executors`.
+    In this order: seal and content are checked, then versions, architecture and CPU features, and
+    only then is native code loaded, from the bytes that were checked; last, the golden run must give
+    its recorded outputs.
     """
     payload = read_artifact(path)
     try:
@@ -178,7 +179,7 @@ def load(
 
 
 def verify(path: str | os.PathLike[str]) -> Report:
-    """Check an artifact's every byte, that this host can run it, and that its golden run reproduces."""
+    """Check every byte of an artifact, that this host can run it, and that its golden run holds."""
     report = verify_file(path)
     load(path).close()
     return report
