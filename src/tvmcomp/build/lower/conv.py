@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from tvm import relax
+from tvm.tirx import FloatImm, IntImm
 
 from tvmcomp.build.lower.claim import Claim, bounds
 from tvmcomp.build.lower.flow import Flow, Node
@@ -124,11 +125,8 @@ def clip_bounds(flow: Flow, node: Node) -> tuple[float, float] | None:
 
 def scalar(flow: Flow, expr: relax.Expr) -> float | None:
     """The number behind a prim value, a constant or a one-element parameter; None for anything else."""
-    value = getattr(expr, "value", None)
-    if value is not None and hasattr(value, "value"):
-        return float(value.value)
-    if isinstance(value, int | float):
-        return float(value)
+    if isinstance(expr, IntImm | FloatImm):
+        return float(expr.value)
     array = flow.param(expr)
     return float(array.reshape(())) if array is not None and array.size == 1 else None
 
@@ -155,7 +153,7 @@ def _integer(
         return None
     axis = 0 if node.op == "relax.nn.conv2d" else 1
     scales = weight.scale_per_channel(axis)
-    if scales is None:
+    if scales is None or (weight.zero_point is not None and np.any(weight.zero_point)):
         return None
     chain = _grow(flow, node, scales.size, taken)
     if chain.quantize is None:
@@ -217,9 +215,9 @@ def _float(
         # The float result is quantized by a layer of its own.
         chain.end = flow.by_name[chain.nodes.pop()]
         chain.quantize = None
-    inputs = [flow.resolve(node.args[0]).name_hint]
+    inputs = [flow.resolve(node.args[0]).name]
     if chain.residual is not None:
-        inputs.append(chain.residual.name_hint)
+        inputs.append(chain.residual.name)
     layer = FloatConv(
         name=node.name,
         inputs=tuple(inputs),

@@ -19,7 +19,7 @@ def match_float(flow: Flow, node: Node) -> Claim | None:
     source = flow.resolve(node.args[0])
     if flow.param(source) is not None:
         return None
-    layer = same_scale_layer(flow, node, source.name_hint, node.name)
+    layer = same_scale_layer(flow, node, source.name, node.name)
     if layer is None:
         return None
     return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype),))

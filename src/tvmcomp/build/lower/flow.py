@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from tvm import IRModule, relax
+from tvm.ir import GenericConst
 
 from tvmcomp.graph.layers import QParams
 
@@ -16,7 +17,7 @@ __all__ = ["Flow", "Node", "constant_value"]
 
 def constant_value(expr: relax.Expr) -> np.ndarray | None:
     """The array of a Relax constant, or None for anything else."""
-    return expr.data.numpy() if isinstance(expr, relax.Constant) else None
+    return expr.value.numpy() if isinstance(expr, GenericConst) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ def _type_of(expr: relax.Expr) -> tuple[tuple[int, ...], str]:
 
 def _names_in(value: relax.Expr) -> Iterator[str]:
     if isinstance(value, relax.Var):
-        yield value.name_hint
+        yield value.name
     elif isinstance(value, relax.Call):
         for arg in value.args:
             yield from _names_in(arg)
@@ -68,7 +69,7 @@ class Flow:
         function = module["main"]
         self.function = function
         self.params = params
-        self.inputs = [var for var in function.params if var.name_hint not in params]
+        self.inputs = [var for var in function.params if var.name not in params]
         self.nodes: list[Node] = []
         self.by_name: dict[str, Node] = {}
         self._uses: Counter[str] = Counter()
@@ -82,7 +83,7 @@ class Flow:
 
     def _add(self, var: relax.Var, value: relax.Expr) -> None:
         shape, dtype = _type_of(var)
-        node = Node(var.name_hint, len(self.nodes), _operator(value), value, shape, dtype)
+        node = Node(var.name, len(self.nodes), _operator(value), value, shape, dtype)
         self.nodes.append(node)
         self.by_name[node.name] = node
         for name in _names_in(value):
@@ -91,18 +92,18 @@ class Flow:
 
     def _output_names(self) -> list[str]:
         result = self.result
-        while isinstance(result, relax.Var) and result.name_hint in self.by_name:
-            value = self.by_name[result.name_hint].value
+        while isinstance(result, relax.Var) and result.name in self.by_name:
+            value = self.by_name[result.name].value
             if not isinstance(value, relax.Var | relax.Tuple):
                 break
             result = value
         fields = result.fields if isinstance(result, relax.Tuple) else [result]
-        return [self.resolve(field).name_hint for field in fields]
+        return [self.resolve(field).name for field in fields]
 
     def resolve(self, expr: relax.Expr) -> relax.Expr:
         """Follow plain `a = b` bindings to the variable they stand for."""
-        while isinstance(expr, relax.Var) and expr.name_hint in self.by_name:
-            value = self.by_name[expr.name_hint].value
+        while isinstance(expr, relax.Var) and expr.name in self.by_name:
+            value = self.by_name[expr.name].value
             if not isinstance(value, relax.Var):
                 break
             expr = value
@@ -110,12 +111,12 @@ class Flow:
 
     def input_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a graph input."""
-        return next(_type_of(var)[0] for var in self.inputs if var.name_hint == name)
+        return next(_type_of(var)[0] for var in self.inputs if var.name == name)
 
     def node(self, expr: relax.Expr) -> Node | None:
         """The node that defines `expr`, None for inputs, params and constants."""
         expr = self.resolve(expr)
-        return self.by_name.get(expr.name_hint) if isinstance(expr, relax.Var) else None
+        return self.by_name.get(expr.name) if isinstance(expr, relax.Var) else None
 
     def fields(self, expr: relax.Expr) -> list[relax.Expr]:
         """The members of a tuple written in place or bound to a variable."""
@@ -127,7 +128,7 @@ class Flow:
         """The array behind a parameter or constant, None for a computed value or an input."""
         expr = self.resolve(expr)
         if isinstance(expr, relax.Var):
-            array = self.params.get(expr.name_hint)
+            array = self.params.get(expr.name)
             return None if array is None else np.asarray(array)
         return constant_value(expr)
 
@@ -152,9 +153,9 @@ class Flow:
             return None
         codes = self.resolve(node.args[0])
         qparams = self.qparams(node)
-        if qparams is None or not isinstance(codes, relax.Var) or codes.name_hint in self.params:
+        if qparams is None or not isinstance(codes, relax.Var) or codes.name in self.params:
             return None
-        return codes.name_hint, qparams
+        return codes.name, qparams
 
     def qparams(self, node: Node) -> QParams | None:
         """Scale and zero point of a per-tensor quantize or dequantize node."""

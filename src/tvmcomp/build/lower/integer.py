@@ -67,7 +67,7 @@ def match_quantize(flow: Flow, node: Node) -> Claim | None:
     inner = flow.node(source)
     if inner is not None and inner.op == "relax.permute_dims" and flow.only_user(inner) is not None:
         perm, source, absorbed = _axes(inner), flow.resolve(inner.args[0]), (inner.name,)
-    layer = Quantize(name=node.name, inputs=(source.name_hint,), output=node.name, perm=perm)
+    layer = Quantize(name=node.name, inputs=(source.name,), output=node.name, perm=perm)
     return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype, y),), absorbed)
 
 

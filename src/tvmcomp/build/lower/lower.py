@@ -85,7 +85,7 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
     absorbed = {name for claim in claims.values() for name in claim.absorbed}
     builder = relax.BlockBuilder()
     params = list(flow.function.params)
-    values: dict[str, relax.Expr] = {var.name_hint: var for var in params}
+    values: dict[str, relax.Expr] = {var.name: var for var in params}
     with builder.function("main", params):
         with builder.dataflow():
             for node in flow.nodes:
@@ -117,7 +117,7 @@ def _extern(claim: Claim, node: Node, values: Mapping[str, relax.Expr]) -> relax
 def _remap(value: relax.Expr, values: Mapping[str, relax.Expr]) -> relax.Expr:
     """The expression over the new function's variables."""
     if isinstance(value, relax.Var):
-        return values[value.name_hint]
+        return values[value.name]
     if isinstance(value, relax.Tuple):
         return relax.Tuple([_remap(item, values) for item in value.fields])
     if isinstance(value, relax.TupleGetItem):
@@ -148,5 +148,5 @@ def _read_back(module: IRModule, flow: Flow, claims: Mapping[str, Claim]) -> Lay
                 for layer in claim.layers
             ]
             reader.define(binding.var, claim.specs)
-    inputs = tuple(var.name_hint for var in flow.inputs)
+    inputs = tuple(var.name for var in flow.inputs)
     return LayerGraph(reader.tensors, tuple(layers), inputs, reader.outputs(function))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tvm import IRModule, relax
 
+from tvmcomp.build.lower.flow import constant_value
 from tvmcomp.errors import ModelError
 from tvmcomp.graph.layers import Layer, Opaque, TensorSpec
 
@@ -24,7 +25,7 @@ class OpaqueReader:
 
     def add_input(self, var: relax.Var) -> None:
         """Declare a graph input."""
-        self._add_spec(var.name_hint, var.ty)
+        self._add_spec(var.name, var.ty)
 
     def define(self, var: relax.Var, specs: Sequence[TensorSpec]) -> None:
         """`var` is the last of `specs`, which layers made elsewhere produce."""
@@ -33,7 +34,7 @@ class OpaqueReader:
 
     def name(self, expr: relax.Expr) -> str:
         """The tensor a variable stands for."""
-        value = self._values.get(expr, getattr(expr, "name_hint", None))
+        value = self._values.get(expr, getattr(expr, "name", None))
         if not isinstance(value, str) or value not in self.tensors:
             raise ModelError(f"lowering: {expr} is no single tensor; simplify the graph around it")
         return value
@@ -55,7 +56,7 @@ class OpaqueReader:
             return [self._call_tir(var, value)]
         operator = getattr(getattr(value, "op", None), "name", type(value).__name__)
         raise ModelError(
-            f"lowering: operator {operator} ({var.name_hint}) has no implementation in TVM; "
+            f"lowering: operator {operator} ({var.name}) has no implementation in TVM; "
             "replace it in the source model"
         )
 
@@ -71,12 +72,12 @@ class OpaqueReader:
         arguments = tuple(self._argument(arg) for arg in call.args[1].fields)
         out = call.ty_args[0]
         types = list(out.fields) if isinstance(out, relax.TupleType) else [out]
-        names = [var.name_hint] + [f"{var.name_hint}.{i}" for i in range(1, len(types))]
+        names = [var.name] + [f"{var.name}.{i}" for i in range(1, len(types))]
         for name, ty in zip(names, types, strict=True):
             self._add_spec(name, ty)
         self._values[var] = names[0] if len(types) == 1 else tuple(names)
         return Opaque(
-            name=var.name_hint,
+            name=var.name,
             inputs=tuple(a for a in arguments if isinstance(a, str)),
             output=names[0],
             function=self._module[call.args[0]],
@@ -85,10 +86,11 @@ class OpaqueReader:
         )
 
     def _argument(self, expr: relax.Expr) -> str | np.ndarray:
-        if isinstance(expr, relax.Constant):
-            return expr.data.numpy()
+        constant = constant_value(expr)
+        if constant is not None:
+            return constant
         if isinstance(expr, relax.Var) and expr not in self._values:
-            array = self._params.get(expr.name_hint)
+            array = self._params.get(expr.name)
             if array is not None:
                 return np.asarray(array)
         return self.name(expr)

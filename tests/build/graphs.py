@@ -1,0 +1,85 @@
+"""Canonical modules written by hand: what lowering and scheduling tests start from."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+
+from tvmcomp.compress.granularity import PerAxis
+from tvmcomp.compress.weight_form import UniformWeight, bind_weight
+from tvmcomp.graph.dataflow import Dataflow
+from tvmcomp.model import Model, Provenance, Signature, TensorType
+
+__all__ = ["Net"]
+
+
+class Net:
+    """A canonical function under construction: `emit` adds a named binding, `model` closes it."""
+
+    def __init__(self, shape: tuple[int, ...], seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.params: dict[str, np.ndarray] = {}
+        self.x = relax.Var("x", relax.TensorType(shape, "float32"))
+        self._shape = shape
+        self._parameters: list[relax.Var] = [self.x]
+        self._bindings: list[tuple[relax.Var, relax.Expr]] = []
+        self._builder = relax.BlockBuilder()
+
+    def emit(self, value: relax.Expr, name: str) -> relax.Var:
+        with self._builder.testing_scope(def_vars=[]):
+            value = self._builder.normalize(value)
+        var = relax.Var(name, value.ty)
+        self._bindings.append((var, value))
+        return var
+
+    def param(self, name: str, array: np.ndarray) -> relax.Var:
+        self.params[name] = array
+        self._parameters.append(relax.Var(name, relax.TensorType(array.shape, array.dtype.name)))
+        return self._parameters[-1]
+
+    def quantize(self, x: relax.Expr, scale: float, zero: int, name: str) -> relax.Var:
+        """quantize then dequantize; the codes are `NAME.q`, the result `NAME.dq`."""
+        arguments = (relax.const(np.float32(scale)), relax.const(np.uint8(zero)))
+        codes = self.emit(relax.op.quantize(x, *arguments, -1, "uint8"), f"{name}.q")
+        return self.emit(relax.op.dequantize(codes, *arguments, -1, "float32"), f"{name}.dq")
+
+    def weight(self, shape: tuple[int, ...], axis: int, name: str) -> relax.Var:
+        """A per-axis int8 weight with random codes."""
+        codes = self.rng.integers(-127, 128, shape).astype(np.int8)
+        scale = self.rng.uniform(0.001, 0.003, shape[axis]).astype(np.float32)
+        form = UniformWeight.from_codes(codes, scale, None, bits=8, granularity=PerAxis(axis))
+        bound = bind_weight(form, name)
+        for variable in bound.variables:
+            self._parameters.append(variable)
+        self.params.update(bound.params)
+        return self.emit(bound.call, name)
+
+    def conv(
+        self, x: relax.Expr, channels: int, kernel: int, name: str, *, quantized: bool = True, **attrs: object
+    ) -> relax.Var:
+        """conv2d plus bias, "same" padding unless told otherwise."""
+        c = int(x.ty.shape[3]) // int(attrs.get("groups", 1))  # type: ignore[call-overload]
+        shape = (channels, kernel, kernel, c)
+        if quantized:
+            weight = self.weight(shape, 0, f"{name}.weight")
+        else:
+            weight = self.param(
+                f"{name}.weight", (self.rng.standard_normal(shape) / (kernel * c**0.5)).astype(np.float32)
+            )
+        attrs.setdefault("padding", kernel // 2)
+        conv = relax.op.nn.conv2d(
+            x, weight, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC", **attrs
+        )
+        bias = self.param(f"{name}.bias", self.rng.standard_normal(channels).astype(np.float32))
+        return self.emit(relax.op.add(self.emit(conv, name), bias), f"{name}.add")
+
+    def model(self, *outputs: relax.Var) -> Model:
+        """The finished model, marked canonical."""
+        flow = Dataflow(tuple(self._parameters), tuple(self._bindings), outputs, {})
+        types = {
+            f"y{i}": TensorType(tuple(int(d) for d in o.ty.shape), str(o.ty.dtype))
+            for i, o in enumerate(outputs)
+        }
+        signature = Signature({"x": TensorType(self._shape, "float32")}, types)
+        provenance = Provenance("test", "0" * 64, "test", ("canonical",))
+        return Model(flow.build(), self.params, signature, provenance)

@@ -1,0 +1,75 @@
+"""The default schedule computes what TVM's legalization says, threaded and vectorized."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from build.graphs import Net
+from tvm import relax
+
+from tvmcomp.build.lower import lower
+from tvmcomp.graph.layers import Opaque
+from tvmcomp.schedule.fallback import build_opaque, default_schedule
+from tvmcomp.target import Target
+
+op = relax.op
+
+
+def opaque(value: relax.Var, net: Net) -> Opaque:
+    (layer,) = lower(net.model(value)).layers
+    assert isinstance(layer, Opaque)
+    return layer
+
+
+def call(layer: Opaque, x: np.ndarray, size: int) -> np.ndarray:
+    kernel = build_opaque(layer)
+    target = Target.load("host").tvm_target()
+    function = kernel.func.with_attr("global_symbol", "f")
+    library = tvm.tirx.build(tvm.IRModule({"f": function}), target=target)
+    start = 64 + x.nbytes + (-x.nbytes % 64)
+    arena = np.full(start + 4 * size + 64, 0xAA, np.uint8)
+    arena[64 : 64 + x.nbytes] = x.reshape(-1).view(np.uint8)
+    memory = tvm.runtime.tensor(arena)
+    constants = (
+        () if kernel.constants is None else (tvm.runtime.tensor(kernel.constants), np.int64(0))
+    )
+    library["f"](memory, 64, *constants, memory, start)
+    after = memory.numpy()
+    assert (after[:64] == 0xAA).all()
+    assert (after[start + 4 * size :] == 0xAA).all()
+    return after[start : start + 4 * size].view(np.float32)
+
+
+@pytest.mark.parametrize("channels", [16, 8, 7])
+def test_elementwise_with_a_constant(channels: int):
+    net = Net((2, 5, 3, channels))
+    weight = np.random.default_rng(1).standard_normal(channels).astype(np.float32)
+    layer = opaque(net.emit(op.multiply(net.x, net.param("w", weight)), "y"), net)
+    x = np.random.default_rng(0).standard_normal((2, 5, 3, channels)).astype(np.float32)
+    np.testing.assert_array_equal(call(layer, x, x.size), (x * weight).reshape(-1))
+
+
+def test_reductions_over_outer_and_inner_axes():
+    x = np.random.default_rng(0).standard_normal((2, 6, 5, 16)).astype(np.float32)
+    for axes in ([1, 2], [3], [1, 2, 3]):
+        net = Net(x.shape)
+        layer = opaque(net.emit(op.sum(net.x, axes, True), "y"), net)
+        expected = x.astype(np.float64).sum(tuple(axes)).reshape(-1)
+        np.testing.assert_allclose(call(layer, x, expected.size), expected, rtol=2e-5, atol=1e-5)
+
+
+def test_several_blocks_in_one_function():
+    net = Net((1, 4, 4, 24))
+    layer = opaque(net.emit(op.nn.softmax(net.x), "y"), net)
+    x = np.random.default_rng(0).standard_normal((1, 4, 4, 24)).astype(np.float32)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    expected = e / e.sum(-1, keepdims=True)
+    np.testing.assert_allclose(call(layer, x, x.size), expected.reshape(-1), rtol=1e-5, atol=1e-7)
+
+
+def test_the_schedule_is_threaded_and_vectorized():
+    net = Net((1, 8, 8, 32))
+    text = str(default_schedule(opaque(net.emit(op.exp(net.x), "y"), net).function))
+    assert "T.parallel" in text
+    assert "T.vectorized(T.int64(16))" in text
