@@ -1,0 +1,54 @@
+"""A histogram of fixed size whose bins grow by powers of two, so that the order of the data cannot matter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Histogram"]
+
+# Bin widths below this are pointless and would leave float64's exact range.
+_MIN_EXPONENT = -200
+
+
+class Histogram:
+    """Counts of floor(x / 2^exponent) over [-bins/2, bins/2), one row per channel; zeros are counted apart.
+
+    The exponent is the smallest that holds the largest |x| seen. When it grows, neighbouring bins merge,
+    and floor(floor(x) / 2) = floor(x / 2): the counts are those of a fresh histogram over all data.
+    """
+
+    def __init__(self, rows: int, bins: int) -> None:
+        self._counts = np.zeros((rows, bins), np.int64)
+        self._exponents = np.full(rows, _MIN_EXPONENT, np.int64)
+        self.zeros = np.zeros(rows, np.int64)
+
+    def update(self, rows: np.ndarray) -> None:
+        """Add finite values [rows, n]."""
+        values = rows.astype(np.float64)
+        largest = np.abs(values).max(axis=1, initial=0.0)
+        half = self._counts.shape[1] // 2
+        # frexp: largest = m * 2^e with m < 1, so 2^e bounds it and e - log2(half) is the bins' width.
+        needed = np.frexp(largest)[1] - (half.bit_length() - 1)
+        needed = np.where(largest > 0, np.maximum(needed, _MIN_EXPONENT), _MIN_EXPONENT)
+        for row in np.flatnonzero(needed > self._exponents):
+            self._grow(row, int(needed[row]))
+        bins = np.floor(np.ldexp(values, -self._exponents[:, None])).astype(np.int64) + half
+        for row, (numbers, nonzero) in enumerate(zip(bins, values != 0, strict=True)):
+            self._counts[row] += np.bincount(numbers[nonzero], minlength=2 * half)
+            self.zeros[row] += np.count_nonzero(~nonzero)
+
+    def row(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """(lower edges, counts, width) of the bins of `row` that hold anything, ascending."""
+        counts = self._counts[row]
+        numbers = np.flatnonzero(counts)
+        width = float(np.ldexp(1.0, int(self._exponents[row])))
+        return (numbers - len(counts) // 2) * width, counts[numbers], width
+
+    def _grow(self, row: int, exponent: int) -> None:
+        counts = self._counts[row]
+        half = len(counts) // 2
+        steps = min(exponent - int(self._exponents[row]), half.bit_length())
+        numbers = (np.arange(-half, half) >> steps) + half
+        self._counts[row] = 0
+        np.add.at(self._counts[row], numbers, counts.copy())
+        self._exponents[row] = exponent
