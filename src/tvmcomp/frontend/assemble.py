@@ -1,0 +1,146 @@
+"""From what TVM's importers return to a `Model`: names restored, tuples and dead code gone, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import Expr
+
+from tvmcomp.errors import ModelError
+from tvmcomp.frontend.block import Block, leaves, op_name, substitute, unique
+from tvmcomp.model import Model, Provenance, Signature, TensorType
+
+__all__ = ["MAX_TENSOR_BYTES", "assemble"]
+
+# No tensor of a network this project targets comes near it; a model that asks for more is broken or hostile.
+MAX_TENSOR_BYTES = 8 << 30
+
+
+def assemble(
+    module: tvm.IRModule,
+    *,
+    inputs: Mapping[str, str],
+    params: Mapping[str, tuple[str, np.ndarray]],
+    outputs: Sequence[str],
+    provenance: Provenance,
+) -> Model:
+    """A `Model` from an imported module.
+
+    inputs:  parameter variable of `module` -> the input's name, in calling order
+    params:  parameter variable of `module` -> (the weight's name, its value)
+    outputs: names of the results
+    """
+    main = module["main"]
+    variables = {str(var.name): var for var in main.params}
+    block = Block()
+    env: dict[relax.Var, Expr] = {}
+    input_vars = []
+    for variable, name in inputs.items():
+        old = variables[variable]
+        env[old] = relax.Var(name, old.ty)
+        input_vars.append(env[old])
+        _check_type(name, old.ty)
+    arrays: dict[relax.Var, np.ndarray] = {}
+    taken = set(inputs.values())
+    for variable, (name, array) in params.items():
+        old = variables[variable]
+        env[old] = relax.Var(unique(name, taken), old.ty)
+        arrays[env[old]] = array
+    for part in main.body.blocks:
+        for binding in part.bindings:
+            expr = _promote(substitute(_plain(binding), env), arrays, taken)
+            env[binding.var] = block.emit(expr)
+            _check_type(op_name(expr) or str(binding.var.name), env[binding.var].ty)
+    result = substitute(main.body.body, env)
+    results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+    if len(results) != len(outputs):
+        raise ModelError(
+            f"{provenance.source}: the graph returns {len(results)} values for {len(outputs)} outputs"
+        )
+    live = block.live(results)
+    used = {var: array for var, array in arrays.items() if var in live}
+    for var, array in used.items():
+        _check_values(str(var.name), array)
+    functions = {var: func for var, func in module.functions.items() if var.name_hint != "main"}
+    return Model(
+        module=block.finish([*input_vars, *used], results, functions),
+        params={str(var.name): np.ascontiguousarray(array) for var, array in used.items()},
+        signature=Signature(
+            inputs={str(var.name): _tensor_type(var) for var in input_vars},
+            outputs={
+                name: _tensor_type(expr) for name, expr in zip(outputs, results, strict=True)
+            },
+        ),
+        provenance=provenance,
+    )
+
+
+def _plain(binding: relax.Binding) -> Expr:
+    if isinstance(binding, relax.VarBinding) and not isinstance(binding.value, relax.If):
+        return binding.value
+    raise ModelError(
+        "the model branches on data (If, Loop or a checked cast); export it with that branch fixed"
+    )
+
+
+def _promote(expr: Expr, arrays: dict[relax.Var, np.ndarray], taken: set[str]) -> Expr:
+    """Float tensors written into the graph become parameters; scalars and integers stay constants."""
+    if not isinstance(expr, relax.Call):
+        return expr
+    args = list(expr.args)
+    for index, arg in enumerate(args):
+        value = getattr(arg, "value", None)
+        if not isinstance(value, tvm.runtime.Tensor) or prod(value.shape) <= 1:
+            continue
+        array = value.numpy()
+        if array.dtype.kind == "f":
+            var = relax.Var(unique("constant", taken), arg.ty)
+            arrays[var] = array
+            args[index] = var
+    if not any(isinstance(new, relax.Var) and new in arrays for new in args):
+        return expr
+    return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+
+
+def _tensor_type(expr: Expr) -> TensorType:
+    return TensorType(tuple(int(size) for size in expr.ty.shape), str(expr.ty.dtype))
+
+
+def _check_type(what: str, ty: relax.Type) -> None:
+    if isinstance(ty, relax.TupleType):
+        for field in ty.fields:
+            _check_type(what, field)
+        return
+    if not isinstance(ty, relax.TensorType):
+        return
+    if ty.shape is None or not all(_is_int(size) for size in ty.shape):
+        raise ModelError(
+            f"the shape of {what} depends on data: {ty}; export the model with static shapes"
+        )
+    shape = tuple(int(size) for size in ty.shape)
+    if any(size <= 0 for size in shape):
+        raise ModelError(f"{what} has shape {list(shape)}; every dimension must be positive")
+    nbytes = prod(shape) * np.dtype(_numpy_name(str(ty.dtype))).itemsize
+    if nbytes > MAX_TENSOR_BYTES:
+        raise ModelError(
+            f"{what} of shape {list(shape)} takes {nbytes / 2**30:.0f} GiB; "
+            f"a tensor may take {MAX_TENSOR_BYTES >> 30} GiB"
+        )
+
+
+def _is_int(size: Expr) -> bool:
+    return isinstance(size, int | tvm.tirx.IntImm)
+
+
+def _numpy_name(dtype: str) -> str:
+    return "float16" if dtype == "bfloat16" else dtype
+
+
+def _check_values(name: str, array: np.ndarray) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise ModelError(f"parameter {name} holds {bad} values that are NaN or infinite")

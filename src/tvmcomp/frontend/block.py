@@ -1,0 +1,126 @@
+"""Building blocks for every walk over a Relax function: substitute, emit, finish one dataflow block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import tvm
+from tvm import relax
+from tvm.ir import Expr, Op
+
+__all__ = ["Block", "leaves", "op_name", "shape_of", "substitute", "unique"]
+
+
+def op_name(expr: Expr | None) -> str:
+    """`nn.conv2d` for a call of that operator, "" for anything else."""
+    if isinstance(expr, relax.Call) and isinstance(expr.op, Op):
+        return str(expr.op.name).removeprefix("relax.")
+    return ""
+
+
+def shape_of(expr: Expr) -> tuple[int, ...]:
+    """Static shape of a tensor-valued expression."""
+    return tuple(int(size) for size in expr.ty.shape)
+
+
+def leaves(expr: Expr) -> list[relax.Var]:
+    """Variables an expression reads, with repetition."""
+    if isinstance(expr, relax.Var):
+        return [expr]
+    if isinstance(expr, relax.Tuple):
+        return [var for field in expr.fields for var in leaves(field)]
+    if isinstance(expr, relax.TupleGetItem):
+        return leaves(expr.tuple_value)
+    if isinstance(expr, relax.Call):
+        return [var for arg in expr.args for var in leaves(arg)]
+    return []
+
+
+def substitute(expr: Expr, env: Mapping[relax.Var, Expr]) -> Expr:
+    """`expr` with its variables replaced; a field of a known tuple becomes that field."""
+    if isinstance(expr, relax.Var):
+        return env.get(expr, expr)
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([substitute(field, env) for field in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        value = substitute(expr.tuple_value, env)
+        if isinstance(value, relax.Tuple):
+            return value.fields[expr.index]
+        return relax.TupleGetItem(value, expr.index)
+    if isinstance(expr, relax.Call):
+        args = [substitute(arg, env) for arg in expr.args]
+        if all(new.same_as(old) for new, old in zip(args, expr.args, strict=True)):
+            return expr
+        return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+    return expr
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, or `name_1`, `name_2` ... if taken; the result is added to `taken`."""
+    candidate, count = name, 0
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    taken.add(candidate)
+    return candidate
+
+
+class Block:
+    """Collects the bindings of `main`'s dataflow block in order; `finish` drops dead ones."""
+
+    def __init__(self) -> None:
+        self._builder = relax.BlockBuilder()
+        self.definitions: dict[relax.Var, Expr] = {}
+
+    def emit(self, expr: Expr, name: str = "") -> Expr:
+        """Bind `expr` to a new variable called `name`, by default after its operator.
+
+        Variables, constants and tuples are not bound: they stand for themselves.
+        """
+        if isinstance(expr, relax.Var | relax.Tuple) or not isinstance(
+            expr, relax.Call | relax.TupleGetItem
+        ):
+            return expr
+        expr = self._builder.normalize(expr)
+        hint = name or op_name(expr).rpartition(".")[2] or "value"
+        var = relax.DataflowVar(hint, expr.ty)
+        self.definitions[var] = expr
+        return var
+
+    def finish(
+        self,
+        params: Sequence[relax.Var],
+        outputs: Sequence[Expr],
+        functions: Mapping[tvm.ir.GlobalVar, tvm.ir.BaseFunc] | None = None,
+    ) -> tvm.IRModule:
+        """The module: live bindings under unique names, results as one value or one tuple."""
+        live = self.live(outputs)
+        results = {var for var in leaves(relax.Tuple(list(outputs))) if var in self.definitions}
+        taken = {str(param.name) for param in params}
+        env: dict[relax.Var, Expr] = {}
+        builder = relax.BlockBuilder()
+        for var, function in (functions or {}).items():
+            builder.update_func(var, function)
+        with builder.function("main", list(params)):
+            with builder.dataflow():
+                for var, expr in self.definitions.items():
+                    if var not in live:
+                        continue
+                    value = builder.normalize(substitute(expr, env))
+                    kind = relax.Var if var in results else relax.DataflowVar
+                    env[var] = kind(unique(str(var.name), taken), value.ty)
+                    builder.emit_normalized(relax.VarBinding(env[var], value))
+            final = [substitute(output, env) for output in outputs]
+            builder.emit_func_output(final[0] if len(final) == 1 else relax.Tuple(final))
+        return builder.get()
+
+    def live(self, outputs: Iterable[Expr]) -> set[relax.Var]:
+        """Every variable the outputs depend on, parameters included."""
+        pending = [var for output in outputs for var in leaves(output)]
+        seen: set[relax.Var] = set()
+        while pending:
+            var = pending.pop()
+            if var not in seen:
+                seen.add(var)
+                pending.extend(leaves(self.definitions[var]) if var in self.definitions else [])
+        return seen
