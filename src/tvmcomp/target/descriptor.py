@@ -162,9 +162,7 @@ class Target:
         from tvm.target.codegen import llvm_get_cpu_features, llvm_is_valid_cpu
 
         if not llvm_is_valid_cpu(self.mcpu, self.triple):
-            raise TargetError(
-                f"target {self.name!r}: LLVM knows no mcpu {self.mcpu!r} for {self.triple}"
-            )
+            raise TargetError(f"target {self.name!r}: mcpu {self.mcpu!r} is not one LLVM knows")
         given = {str(feature) for feature in llvm_get_cpu_features(host)} & FEATURES[self.arch]
         missing, extra = sorted(self.features - given), sorted(given - self.features)
         if missing:
