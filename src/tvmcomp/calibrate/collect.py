@@ -12,6 +12,7 @@ from tvmcomp.calibrate.observers import Observer
 from tvmcomp.calibrate.samples import Data, Samples, load_samples
 from tvmcomp.calibrate.stats import Calibration
 from tvmcomp.errors import CalibrationError
+from tvmcomp.frontend.block import shape_of
 from tvmcomp.graph.dataflow import Dataflow
 from tvmcomp.model import Model, Signature, TensorType
 
@@ -28,7 +29,7 @@ def taps(model: Model, names: Iterable[str]) -> Model:
     main(x, w) { a = f(x, w); b = g(a) } -> b      =>      main(x, w) { ... } -> (b, a)
     """
     flow = Dataflow.of(model.module)
-    variables = {var.name: var for var, _ in flow.bindings}
+    variables = {str(var.name): var for var in flow.bindings}
     keys = _output_keys(model, flow)
     outputs, types = list(flow.outputs), dict(model.signature.outputs)
     for name in names:
@@ -42,7 +43,7 @@ def taps(model: Model, names: Iterable[str]) -> Model:
             raise ValueError(f"tensor {name!r} has the name of another output")
         var = variables[name]
         outputs.append(var)
-        types[name] = TensorType(tuple(int(n) for n in var.ty.shape), str(var.ty.dtype))
+        types[name] = TensorType(shape_of(var), str(var.ty.dtype))
     module = replace(flow, outputs=tuple(outputs)).build()
     return replace(model, module=module, signature=Signature(model.signature.inputs, types))
 

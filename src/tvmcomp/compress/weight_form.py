@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import relax
-from tvm.ir import GenericConst
+from tvm.ir import Expr, GenericConst
 
 from tvmcomp.compress.granularity import Granularity, PerAxis, PerGroup, PerTensor
 from tvmcomp.compress.packed_weight import (
@@ -24,7 +24,8 @@ from tvmcomp.compress.packed_weight import (
     UniformWeight,
     WeightForm,
 )
-from tvmcomp.graph.dataflow import Dataflow, substitute
+from tvmcomp.frontend.block import op_name, substitute
+from tvmcomp.graph.dataflow import Dataflow
 from tvmcomp.model import Model
 
 __all__ = [
@@ -82,7 +83,7 @@ def bind_weight(form: WeightForm, name: str) -> BoundWeight:
     return BoundWeight(call, variables, params)
 
 
-def match_weight(expr: relax.Expr, params: Mapping[str, np.ndarray]) -> WeightForm | None:
+def match_weight(expr: Expr, params: Mapping[str, np.ndarray]) -> WeightForm | None:
     """The weight `expr` stands for, None if it is not a compressed weight's call."""
     symbol = _symbol(expr)
     if symbol not in (_UNIFORM, _LOOKUP, _BLOCK_SPARSE):
@@ -108,29 +109,29 @@ def expand_weights(model: Model) -> Model:
     flow = Dataflow.of(model.module)
     plain: dict[relax.Var, relax.Var] = {}
     arrays = dict(model.params)
-    kept: list[tuple[relax.Var, relax.Expr]] = []
+    kept: dict[relax.Var, Expr] = {}
     packed: set[relax.Var] = set()
-    for var, value in flow.bindings:
+    for var, value in flow.bindings.items():
         form = match_weight(value, model.params)
         if form is None:
-            kept.append((var, substitute(value, plain)))
+            kept[var] = substitute(value, plain)
             continue
         plain[var] = relax.Var(var.name, var.ty)
         arrays[var.name] = form.dequantized()
         packed.update(arg for arg in value.args if isinstance(arg, relax.Var))
     parameters = (*(var for var in flow.parameters if var not in packed), *plain.values())
-    module = replace(flow, parameters=parameters, bindings=tuple(kept)).build()
+    module = replace(flow, parameters=parameters, bindings=kept).build()
     params = {var.name: arrays[var.name] for var in parameters if var.name in arrays}
     return replace(model, module=module, params=params)
 
 
-def _symbol(expr: relax.Expr) -> str:
-    if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.call_pure_packed":
+def _symbol(expr: Expr) -> str:
+    if op_name(expr) != "call_pure_packed" or not isinstance(expr.args[0], relax.ExternFunc):
         return ""
-    return str(expr.args[0].global_symbol) if isinstance(expr.args[0], relax.ExternFunc) else ""
+    return str(expr.args[0].global_symbol)
 
 
-def _array(arg: relax.Expr, params: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _array(arg: Expr, params: Mapping[str, np.ndarray]) -> np.ndarray | None:
     if isinstance(arg, relax.Var):
         return params[arg.name]
     return arg.value.numpy() if isinstance(arg, GenericConst) else None
