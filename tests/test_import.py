@@ -41,9 +41,21 @@ def test_import_loads_no_heavy_module() -> None:
     assert modules.isdisjoint({"torch", *HEAVY})
 
 
-def test_public_names_resolve() -> None:
-    program = "import tvmcomp\nfor name in tvmcomp.__all__: getattr(tvmcomp, name)"
+def test_public_names_are_what_they_say() -> None:
+    # The room `compress` must not hide the function of that name, whichever was imported first.
+    program = (
+        "import types, tvmcomp, tvmcomp.compress, tvmcomp.runtime\n"
+        "for name in tvmcomp.__all__:\n"
+        "    value = getattr(tvmcomp, name)\n"
+        "    assert callable(value) and not isinstance(value, types.ModuleType), (name, value)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_unknown_public_name_is_an_attribute_error() -> None:
+    import tvmcomp
+
+    assert not hasattr(tvmcomp, "quantise")

@@ -1,7 +1,5 @@
 """One vpdpbusd, the instruction that decides x86-avx512-vnni (TVMScript must live in a file)."""
 
-# ruff: noqa: F821, F722  (TVMScript's annotations are not Python types)
-
 from tvm.script import tirx as T
 
 
