@@ -30,7 +30,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def is_direct(array: np.ndarray) -> bool:
     """Whether kernels may read `array` in place."""
     flags = array.flags
-    if not (flags.c_contiguous and flags.writeable and array.dtype.isnative):
+    if not (flags.c_contiguous and flags.writeable and array.dtype.isnative and array.size):
         return False
     begin = _address(array)
     return begin % ALIGNMENT == 0 and _has_slack(array, begin)
@@ -38,7 +38,7 @@ def is_direct(array: np.ndarray) -> bool:
 
 def _address(array: np.ndarray) -> int:
     # A third of the time of `array.ctypes.data`, for arrays that are contiguous and writable.
-    return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
 
 
 def _has_slack(array: np.ndarray, begin: int) -> bool:
