@@ -1,0 +1,102 @@
+"""Convolutions and dense layers as dot-product kernels: layer and layouts in, `Kernel` out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from tvmcomp.graph.layers import FloatConv, IntConv, TensorSpec
+from tvmcomp.kernels.dot import emit
+from tvmcomp.kernels.geometry import geometry_of
+from tvmcomp.kernels.kernel import Kernel
+from tvmcomp.kernels.layout import Layout
+from tvmcomp.kernels.mac import mac_for
+from tvmcomp.kernels.pack import pack
+from tvmcomp.kernels.plan import Plan, choose_plan
+from tvmcomp.kernels.spec import Epilogue, Spec
+from tvmcomp.kernels.vector import Isa
+
+__all__ = ["build_conv"]
+
+
+def build_conv(
+    layer: IntConv | FloatConv,
+    tensors: Mapping[str, TensorSpec],
+    layouts: Mapping[str, Layout],
+    isa: Isa,
+    plan: Plan | None = None,
+) -> Kernel | None:
+    """The layer's kernel, by `plan` or by the rules; None for what another kernel must serve.
+
+    Not served: one input channel per group (depthwise), tables without `isa.vbmi`.
+    """
+    if layer.groups > 1 and layer.weight.shape[3] == 1:
+        return None
+    if isinstance(layer, IntConv) and layer.table is not None and not (isa.vnni and isa.vbmi):
+        return None
+    x, y = layouts[layer.inputs[0]], layouts[layer.output]
+    if x.halo < max(layer.pads):
+        return None
+    spec = _spec(layer, tensors, layouts, isa, plan)
+    digest = hashlib.sha256(repr((spec, isa)).encode()).hexdigest()[:20]
+    return Kernel(
+        key=f"dot:{digest}",
+        func=emit(spec, isa),
+        emitter="dot",
+        isa=isa.name,
+        constants=pack(layer, spec),
+        plan=spec.plan,
+    )
+
+
+def _spec(
+    layer: IntConv | FloatConv,
+    tensors: Mapping[str, TensorSpec],
+    layouts: Mapping[str, Layout],
+    isa: Isa,
+    plan: Plan | None,
+) -> Spec:
+    x, y = tensors[layer.inputs[0]], tensors[layer.output]
+    residual = tensors[layer.inputs[1]] if len(layer.inputs) > 1 else None
+    geometry = geometry_of(
+        layer, layouts[x.name], layouts[y.name], residual and layouts[residual.name]
+    )
+    mac = mac_for(x.dtype, isa)
+    return Spec(
+        geometry=geometry,
+        plan=plan or choose_plan(geometry, isa),
+        epilogue=_epilogue(layer, x, y, residual),
+        y=layouts[y.name],
+        halo=y.qparams.zero_point if y.qparams else 0,
+        dtype=x.dtype,
+        unit=mac.unit,
+        shift=mac.shift,
+        lanes=isa.lanes,
+    )
+
+
+def _epilogue(
+    layer: IntConv | FloatConv, x: TensorSpec, y: TensorSpec, residual: TensorSpec | None
+) -> Epilogue:
+    info = np.finfo("float32") if y.dtype == "float32" else np.iinfo(y.dtype)
+    bounds = {
+        "low": float(layer.low) if layer.low > info.min else None,
+        "high": float(layer.high) if layer.high < info.max else None,
+    }
+    return Epilogue(
+        dtype=y.dtype,
+        residual=residual.dtype if residual else None,
+        table=isinstance(layer, IntConv) and layer.table is not None,
+        wide=isinstance(layer, IntConv) and _bound(layer, x) >= 2**31,
+        **bounds,
+    )
+
+
+def _bound(layer: IntConv, x: TensorSpec) -> float:
+    """An upper bound of |value| before rounding."""
+    code = 255 if x.dtype == "uint8" else 128
+    weights = np.abs(layer.weight.reshape(layer.weight.shape[0], -1).astype(np.int64)).sum(axis=1)
+    value = np.abs(layer.multiplier.astype(np.float64)) * weights * code
+    return float((value + np.abs(layer.bias)).max() + abs(layer.residual_scale) * 255)

@@ -1,0 +1,265 @@
+"""From accumulators to stored outputs: scale, bias, residual, rounding, clip, table.
+
+int:    y = table[clip(rint(fma(residual, residual_scale, fma(acc, multiplier, bias))))]
+float:  y = clip(acc + residual)                                  (acc started at the bias)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script.builder import ir as T
+
+from tvmcomp.kernels.pack import parts, places
+from tvmcomp.kernels.spec import Spec
+from tvmcomp.kernels.vector import Isa, Operand, byte_size, cast, fma, i64, pure, round_clip, splat
+
+__all__ = ["Block", "Operands", "finish"]
+
+_TABLE_CODES = 128  # entries one vpermi2b reaches
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The kernel's tensors; `r` is None without a residual."""
+
+    x: Operand
+    r: Operand | None
+    constants: Operand
+    y: Operand
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of outputs: `acc(p, h)` is pixel p's vector h.
+
+    scales, y, r:  where vector 0's scales lie, and pixel 0's outputs and residuals, from which
+    y_pixels, r_pixels: count.
+    counts:        elements to store per vector, all lanes but for a last one without room.
+    """
+
+    acc: Callable[[int, int], Expr]
+    scales: Expr
+    y: Expr
+    r: Expr
+    y_pixels: tuple[int, ...]
+    r_pixels: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+def finish(spec: Spec, isa: Isa, operands: Operands, block: Block) -> None:
+    """Write the block's outputs."""
+    if spec.dtype == "float32":
+        _finish_float(spec, operands, block)
+        return
+    value = _scaled(spec, isa, operands, block)
+    if isa.vnni and spec.lanes == 16:
+        _store_packed(spec, operands, block, value)
+        return
+    low, high = _bounds(spec)
+    for p, h, offset in _places(spec, block):
+        codes = round_clip(value(p, h), low, high, spec.lanes, spec.epilogue.dtype)
+        _store(
+            operands.y,
+            block.y + i64(offset),
+            codes,
+            spec.epilogue.dtype,
+            spec.lanes,
+            block.counts[h],
+        )
+
+
+def _places(spec: Spec, block: Block) -> list[tuple[int, int, int]]:
+    """(pixel, vector, byte offset from block.y) in storing order."""
+    size = spec.lanes * byte_size(spec.epilogue.dtype)
+    return [
+        (p, h, pixel + h * size)
+        for p, pixel in enumerate(block.y_pixels)
+        for h in range(len(block.counts))
+    ]
+
+
+def _bounds(spec: Spec) -> tuple[float, float]:
+    info = np.iinfo(spec.epilogue.dtype)
+    low, high = spec.epilogue.low, spec.epilogue.high
+    return (info.min if low is None else low, info.max if high is None else high)
+
+
+def _residual_offset(spec: Spec, block: Block, p: int, h: int) -> Expr:
+    size = spec.lanes * byte_size(spec.epilogue.residual or "")
+    return block.r + i64(block.r_pixels[p] + h * size)
+
+
+def _finish_float(spec: Spec, operands: Operands, block: Block) -> None:
+    low, high, lanes = spec.epilogue.low, spec.epilogue.high, spec.lanes
+    for p, h, offset in _places(spec, block):
+        value = block.acc(p, h)
+        if operands.r is not None:
+            value = value + operands.r.load(_residual_offset(spec, block, p, h), "float32", lanes)
+        # NaN fails both comparisons and stays.
+        if low is not None:
+            value = T.bind(value)
+            value = tirx.Select(value < splat(low, lanes), splat(low, lanes), value)
+        if high is not None:
+            value = T.bind(value)
+            value = tirx.Select(value > splat(high, lanes), splat(high, lanes), value)
+        _store(operands.y, block.y + i64(offset), value, "float32", lanes, block.counts[h])
+
+
+def _scaled(spec: Spec, isa: Isa, operands: Operands, block: Block) -> Callable[[int, int], Expr]:
+    """(p, h) -> the float32 value before rounding."""
+    lanes, constants = spec.lanes, operands.constants
+    stride = parts(spec) * lanes * 4
+
+    def row(part: int) -> list[Expr]:
+        start = part * lanes * 4
+        return [
+            T.bind(constants.load(block.scales + i64(start + h * stride), "float32", lanes))
+            for h in range(len(block.counts))
+        ]
+
+    multiplier, bias = row(0), row(1)
+    residual, r = spec.epilogue.residual, operands.r
+    if residual is None or r is None:
+        return lambda p, h: T.bind(
+            fma(isa, cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
+        )
+    scale = T.bind(splat(constants.load(i64(places(spec).residual_scale), "float32", 1), lanes))
+
+    def value(p: int, h: int) -> Expr:
+        first = fma(isa, cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
+        codes = r.widen(_residual_offset(spec, block, p, h), residual, lanes)
+        return T.bind(fma(isa, codes, scale, first, lanes))
+
+    return value
+
+
+def _store_packed(
+    spec: Spec, operands: Operands, block: Block, value: Callable[[int, int], Expr]
+) -> None:
+    """Four vectors of int32 become one of bytes: the narrowing instructions take two vectors at a time."""
+
+    def rounded(p: int, h: int) -> Expr:
+        exact = value(p, h)
+        if spec.epilogue.wide:
+            return T.bind(round_clip(exact, *_bounds(spec), spec.lanes))
+        return T.bind(pure("int32", 16, "llvm.lrint.v16i32.v16f32", exact))
+
+    lookup = _table(spec, operands.constants) if spec.epilogue.table else None
+    pending = _places(spec, block)
+    for start in range(0, len(pending), 4):
+        group = pending[start : start + 4]
+        quads = [rounded(p, h) for p, h, _ in group]
+        codes = _clip_bytes(
+            spec, _narrow(spec, (quads * 4)[:4] if len(quads) == 1 else _fill(quads))
+        )
+        if lookup is not None:
+            codes = lookup(codes)
+        _store_quads(operands.y, block, codes, [(h, offset) for _, h, offset in group])
+
+
+def _fill(quads: list[Expr]) -> list[Expr]:
+    return quads + quads[-1:] * (4 - len(quads))
+
+
+def _narrow(spec: Spec, quads: Sequence[Expr]) -> Expr:
+    """Four int32x16 to 64 codes in order, saturated."""
+    low = pure("int16", 32, "llvm.x86.avx512.packssdw.512", quads[0], quads[1])
+    high = pure("int16", 32, "llvm.x86.avx512.packssdw.512", quads[2], quads[3])
+    name = "packuswb" if spec.epilogue.dtype == "uint8" else "packsswb"
+    mixed = tirx.reinterpret(
+        "int32x16", pure("uint8", 64, f"llvm.x86.avx512.{name}.512", low, high)
+    )
+    # Each 16-byte part holds four outputs of each vector.
+    order = [tirx.IntImm("int32", 4 * (i % 4) + i // 4) for i in range(16)]
+    indices = tirx.Shuffle(order, [tirx.IntImm("int32", i) for i in range(16)])
+    return T.bind(pure("int32", 16, "llvm.x86.avx512.permvar.si.512", mixed, indices))
+
+
+def _clip_bytes(spec: Spec, codes: Expr) -> Expr:
+    """Tighter bounds than the dtype's own."""
+    dtype, low, high = spec.epilogue.dtype, spec.epilogue.low, spec.epilogue.high
+    if low is None and high is None:
+        return codes
+    value = tirx.reinterpret(f"{dtype}x64", codes)
+    if low is not None:
+        value = tirx.Max(value, splat(int(low), 64, dtype))
+    if high is not None:
+        value = tirx.Min(value, splat(int(high), 64, dtype))
+    return T.bind(tirx.reinterpret("int32x16", value))
+
+
+def _table(spec: Spec, constants: Operand) -> Callable[[Expr], Expr]:
+    """codes -> table[codes - dtype.min]: two look-ups of 128 entries, and the top bit chooses."""
+    start = places(spec).table
+    rows = [T.bind(constants.load(i64(start + 64 * i), "uint8", 64)) for i in range(4)]
+    flip = 0 if spec.epilogue.dtype == "uint8" else 128
+
+    def half(index: Expr, first: Expr, second: Expr) -> Expr:
+        return pure("uint8", 64, "llvm.x86.avx512.vpermi2var.qi.512", first, index, second)
+
+    def lookup(codes: Expr) -> Expr:
+        index = T.bind(tirx.reinterpret("uint8x64", codes) ^ splat(flip, 64, "uint8"))
+        lower, upper = half(index, *rows[:2]), half(index, *rows[2:])
+        found = tirx.Select(index < splat(_TABLE_CODES, 64, "uint8"), lower, upper)
+        return T.bind(tirx.reinterpret("int32x16", found))
+
+    return lookup
+
+
+def _store_quads(y: Operand, block: Block, codes: Expr, places_: list[tuple[int, int]]) -> None:
+    """Store the 16-byte parts of `codes`, neighbours in y together."""
+    start = 0
+    while start < len(places_):
+        h, offset = places_[start]
+        count = block.counts[h]
+        span = next(
+            n
+            for n in (4, 2, 1)
+            if (
+                start % n == 0
+                and start + n <= len(places_)
+                and all(
+                    block.counts[places_[start + i][0]] == 16
+                    and places_[start + i][1] == offset + 16 * i
+                    for i in range(n)
+                )
+            )
+            or n == 1
+        )
+        part = _extract(codes, "int32", 16, 4 * start, 4 * span)
+        if span == 1 and count < 16:
+            bytes_ = T.bind(tirx.reinterpret("uint8x16", part))
+            _store(y, block.y + i64(offset), bytes_, "uint8", 16, count)
+        else:
+            y.store(block.y + i64(offset), part, "int32", 4 * span)
+        start += span
+
+
+def _extract(value: Expr, dtype: str, lanes: int, start: int, count: int) -> Expr:
+    """Elements [start, start + count) of a vector; start is a multiple of count."""
+    if count == lanes:
+        return value
+    if count == 1:
+        return tirx.Shuffle([value], [tirx.IntImm("int32", start)])
+    letter = f"{'f' if dtype == 'float32' else 'i'}{8 * byte_size(dtype)}"
+    name = f"llvm.vector.extract.v{count}{letter}.v{lanes}{letter}"
+    return pure(dtype, count, name, value, i64(start))
+
+
+def _store(y: Operand, offset: Expr, value: Expr, dtype: str, lanes: int, count: int) -> None:
+    """Store the first `count` of `lanes` elements, in pieces of a power of two."""
+    if count == lanes:
+        y.store(offset, value, dtype, lanes)
+        return
+    value, start = T.bind(value), 0
+    for bit in reversed(range(count.bit_length())):
+        if count >> bit & 1:
+            size = 1 << bit
+            piece = _extract(value, dtype, lanes, start, size)
+            y.store(offset + i64(start * byte_size(dtype)), piece, dtype, size)
+            start += size
