@@ -1,0 +1,87 @@
+"""Inputs for timing that look like data a network really sees: speed depends on the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tvmcomp.errors import DataError
+from tvmcomp.model import TensorType
+
+__all__ = ["GENERATED", "natural_inputs"]
+
+GENERATED = (
+    "generated: smooth fields with the 1/f spectrum and channel correlation of photographs, "
+    "zero mean, unit deviation, clipped at 3; integers: Zipf-distributed ids below 100, masks of ones"
+)
+
+_SHARED = 0.9  # correlation of the colour channels of a photograph
+_CLIP = 3.0
+_IDS = 100
+
+
+def natural_inputs(types: Mapping[str, TensorType], seed: int = 0) -> dict[str, np.ndarray]:
+    """One set of inputs for a signature, the same for the same seed.
+
+    Zeros let a processor clock higher and saturate nothing; uniform noise switches more transistors
+    than any photograph. Floats are `GENERATED` fields along the axes that carry space or time (the
+    last two of [N, C, H, W], the middle two of [N, H, W, C], the second of [N, T, C] and [N, K]);
+    uint8 are those fields as pixels, int8 as codes; wider integers are token ids.
+    """
+    generator = np.random.default_rng(seed)
+    return {name: _tensor(generator, name, of) for name, of in types.items()}
+
+
+def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.ndarray:
+    dtype = np.dtype(of.dtype)
+    if dtype == np.bool_ or (dtype.kind in "iu" and "mask" in name):
+        return np.ones(of.shape, dtype)
+    if dtype.kind == "f":
+        return _field(generator, of.shape).astype(dtype)
+    if dtype == np.uint8:
+        return np.rint(127.5 + 42 * _field(generator, of.shape)).astype(np.uint8)
+    if dtype == np.int8:
+        return np.rint(42 * _field(generator, of.shape)).astype(np.int8)
+    if dtype.kind in "iu":
+        return np.minimum(generator.zipf(1.2, of.shape) - 1, _IDS - 1).astype(dtype)
+    raise DataError(f"input {name!r} is {of.dtype}, for which no data can be made; pass the inputs")
+
+
+def _field(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Gaussian field with amplitude 1/f along the smooth axes, mixed along the channel axis."""
+    smooth, channel = _axes(shape)
+    if not smooth:
+        return np.clip(generator.standard_normal(shape), -_CLIP, _CLIP)
+    noise = generator.standard_normal(shape)
+    if channel is not None and shape[channel] > 1:
+        common = np.take(noise, [0], axis=channel)
+        noise = np.sqrt(_SHARED) * common + np.sqrt(1 - _SHARED) * noise
+    spectrum = np.fft.fftn(noise, axes=smooth)
+    square = np.zeros([1] * len(shape))
+    for axis in smooth:
+        line = np.fft.fftfreq(shape[axis])
+        square = square + line.reshape([-1 if i == axis else 1 for i in range(len(shape))]) ** 2
+    lowest = 1.0 / max(shape[axis] for axis in smooth)
+    field = np.fft.ifftn(spectrum / np.maximum(np.sqrt(square), lowest), axes=smooth).real
+    field -= field.mean(axis=smooth, keepdims=True)
+    deviation = field.std()
+    if deviation == 0:  # every smooth axis has length 1: nothing to be smooth along
+        return np.clip(noise, -_CLIP, _CLIP)
+    clipped: np.ndarray = np.clip(field / deviation, -_CLIP, _CLIP)
+    return clipped
+
+
+def _axes(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int | None]:
+    """(axes the field is smooth along, axis of the channels) for a shape."""
+    rank = len(shape)
+    if rank <= 1:
+        return tuple(range(rank)), None
+    if rank == 2:
+        return (1,), None
+    if rank == 3:
+        return (1,), 2
+    # The channel axis is the shorter of the two places it can stand in.
+    if shape[1] <= shape[-1]:
+        return tuple(range(2, rank)), 1
+    return tuple(range(1, rank - 1)), rank - 1

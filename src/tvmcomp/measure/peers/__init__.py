@@ -1,0 +1,7 @@
+"""Other frameworks as contenders; their libraries are imported only in the workers."""
+
+from __future__ import annotations
+
+from tvmcomp.measure.peers.select import PEERS, peer_contenders
+
+__all__ = ["PEERS", "peer_contenders"]
