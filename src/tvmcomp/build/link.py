@@ -3,7 +3,7 @@
     main(inputs..., outputs..., weights, arena):
         kernel_0(x, 0, weights, 0, arena, 64); kernel_1(arena, 64, weights, 4096, y, 0); ...
 
-Every argument is a flat uint8 tensor: inputs and outputs are their dense bytes.
+Inputs and outputs are dense tensors of the signature; weights and arena are flat uint8.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import DataType, relax, tirx
+from tvm.ir import GenericConst
+from tvm.relax import AnyType
 
 from tvmcomp.build.arena import ArenaPlan, Place
-from tvmcomp.graph.layers import View
+from tvmcomp.graph.layers import TensorSpec, View
 from tvmcomp.kernels.kernel import ALIGNMENT, SLACK, Kernel
 from tvmcomp.schedule.layouts import ScheduledGraph
 
@@ -102,15 +105,13 @@ def _module(
         if call.function not in globals_:
             globals_[call.function] = builder.add_func(call.kernel.func, call.function)
     external = (*graph.inputs, *graph.outputs)
-    regions = {
-        name: _bytes_var(f"region_{i}", scheduled.layouts[name].nbytes)
-        for i, name in enumerate(external)
-    }
-    weights = _bytes_var("weights", weights_bytes)
-    regions["arena"] = _bytes_var("arena", arena.size)
-    params = [*(regions[name] for name in external), weights, regions["arena"]]
+    variables = {name: _typed_var(f"t{i}", graph.tensors[name]) for i, name in enumerate(external)}
+    weights, memory = _bytes_var("weights", weights_bytes), _bytes_var("arena", arena.size)
     layers = {layer.name: layer for layer in graph.layers}
+    params = [*variables.values(), weights, memory]
     with builder.function(ENTRY, params, attrs={"relax.force_pure": True}):
+        regions = {name: _as_bytes(builder, var) for name, var in variables.items()}
+        regions["arena"] = memory
         for call in calls:
             layer = layers[call.layer]
             arguments: list[relax.Expr] = []
@@ -125,6 +126,21 @@ def _module(
             )
         builder.emit_func_output(relax.Tuple([]))
     return builder.get()
+
+
+def _typed_var(name: str, spec: TensorSpec) -> relax.Var:
+    return relax.Var(name, relax.TensorType(spec.shape, spec.dtype))
+
+
+def _as_bytes(builder: relax.BlockBuilder, var: relax.Var) -> relax.Var:
+    """The same memory as a flat uint8 tensor, which is what every kernel takes."""
+    size = prod(int(dim) for dim in var.ty.shape) * np.dtype(str(var.ty.dtype)).itemsize
+    view = relax.Call(
+        relax.ExternFunc("runtime.TVMTensorCreateView"),
+        [var, relax.ShapeExpr([size]), GenericConst(DataType("uint8"), AnyType()), _integer(0)],
+        ty_args=[relax.TensorType((size,), "uint8")],
+    )
+    return builder.emit(view)
 
 
 def _bytes_var(name: str, size: int) -> relax.Var:
