@@ -72,6 +72,10 @@ class Block:
         self._builder = relax.BlockBuilder()
         self.definitions: dict[relax.Var, Expr] = {}
 
+    def typed(self, expr: Expr) -> Expr:
+        """`expr` with its type deduced."""
+        return self._builder.normalize(expr)
+
     def emit(self, expr: Expr, name: str = "") -> Expr:
         """Bind `expr` to a new variable called `name`, by default after its operator.
 
@@ -81,7 +85,7 @@ class Block:
             expr, relax.Call | relax.TupleGetItem
         ):
             return expr
-        expr = self._builder.normalize(expr)
+        expr = self.typed(expr)
         hint = name or op_name(expr).rpartition(".")[2] or "value"
         var = relax.DataflowVar(hint, expr.ty)
         self.definitions[var] = expr

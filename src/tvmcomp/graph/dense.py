@@ -1,0 +1,59 @@
+"""Dense layers have one form, whether they came as Linear, Gemm or MatMul and Add."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+from tvm.ir import Expr
+
+from tvmcomp.frontend.block import op_name, shape_of
+from tvmcomp.graph.rewrite import Rewriter
+
+__all__ = ["Dense"]
+
+
+class Dense(Rewriter):
+    """
+    linear(x, w), matmul(x, w)                       ->  matmul(x, w)                w: [K, N]
+    reshape(matmul(reshape(x, [M, K]), w), [..., N]) ->  matmul(x, w)                x: [..., K]
+    add(matmul(x, w), b)    b: [1, N] or [..., 1, N] ->  add(matmul(x, w), b)        b: [N]
+    reshape(add(matmul(reshape(x)))) likewise
+    """
+
+    def rewrite(self, call: relax.Call, name: str) -> Expr | None:
+        op = op_name(call)
+        if op == "add":
+            return self._flat_bias(call)
+        if op == "reshape":
+            return self._unfolded(call)
+        return None
+
+    def _flat_bias(self, call: relax.Call) -> Expr | None:
+        x, bias = call.args
+        array = self.value(bias)
+        product = self.definition(x, "matmul")
+        if product is None or array is None or array.ndim == 1 or not isinstance(bias, relax.Var):
+            return None
+        if array.size != array.shape[-1] or shape_of(x)[-1] != array.size:
+            return None
+        return relax.op.add(x, self.param(str(bias.name), array.reshape(-1)))
+
+    def _unfolded(self, call: relax.Call) -> Expr | None:
+        x = call.args[0]
+        added = self.definition(x, "add")
+        product = self.definition(x if added is None else added.args[0], "matmul")
+        if product is None or self.value(product.args[1]) is None:
+            return None
+        if added is not None and np.ndim(self.value(added.args[1])) != 1:
+            return None
+        rows = self.definition(product.args[0], "reshape")
+        source = product.args[0] if rows is None else rows.args[0]
+        width = shape_of(product.args[1])
+        if len(width) != 2 or shape_of(source)[-1] != width[0]:
+            return None
+        if shape_of(call) != (*shape_of(source)[:-1], width[1]) or rows is None:
+            return None
+        result = relax.op.matmul(source, product.args[1])
+        if added is None:
+            return result
+        return relax.op.add(self.emit(result), added.args[1])

@@ -1,0 +1,36 @@
+"""Bindings get names a reader finds again in the source: the layer's for its weights, else the operator's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tvm import relax
+from tvm.ir import Expr
+
+from tvmcomp.frontend.block import op_name
+from tvmcomp.graph.fold_batch_norm import weight_prefix
+from tvmcomp.graph.rewrite import Rewriter
+from tvmcomp.model import Model
+
+__all__ = ["NameBindings"]
+
+_WEIGHTED = ("nn.conv2d", "nn.conv1d", "nn.conv2d_transpose", "matmul")
+
+
+class NameBindings(Rewriter):
+    """
+    conv2d_3 = conv2d(x, layer1.0.conv1.weight)  ->  layer1.0.conv1 = ...
+    lv17 = add(a, b)                             ->  add_3 = ...         numbered per operator, in order
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self._counts: Counter[str] = Counter()
+
+    def rewrite(self, call: relax.Call, name: str) -> Expr | None:
+        weight = call.args[1] if op_name(call) in _WEIGHTED else None
+        if weight in self.arrays and weight_prefix(str(weight.name)) != str(weight.name):
+            return self.emit(call, weight_prefix(str(weight.name)))
+        op = op_name(call).rpartition(".")[2]
+        self._counts[op] += 1
+        return self.emit(call, f"{op}_{self._counts[op]}")
