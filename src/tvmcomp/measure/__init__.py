@@ -6,7 +6,7 @@ from tvmcomp.measure.accuracy import Accuracy, accuracy, judge
 from tvmcomp.measure.bench import Limits, Turns, bench
 from tvmcomp.measure.contender import Contender, Runner, Step
 from tvmcomp.measure.energy import Energy, energy
-from tvmcomp.measure.inputs import GENERATED, natural_inputs
+from tvmcomp.measure.inputs import GENERATED, sample_inputs
 from tvmcomp.measure.latency import Measurement, latency
 from tvmcomp.measure.peers import PEERS, peer_contenders
 from tvmcomp.measure.provenance import InputInfo, describe_inputs
@@ -31,7 +31,7 @@ __all__ = [
     "energy",
     "judge",
     "latency",
-    "natural_inputs",
     "peer_contenders",
+    "sample_inputs",
     "size",
 ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from tvmcomp.errors import DataError
-from tvmcomp.model import TensorType
+from tvmcomp.model import Signature, TensorType
 
-__all__ = ["GENERATED", "natural_inputs"]
+__all__ = ["GENERATED", "sample_inputs"]
 
 GENERATED = (
     "generated: smooth fields with the 1/f spectrum and channel correlation of photographs, "
@@ -21,8 +19,8 @@ _CLIP = 3.0
 _IDS = 100
 
 
-def natural_inputs(types: Mapping[str, TensorType], seed: int = 0) -> dict[str, np.ndarray]:
-    """One set of inputs for a signature, the same for the same seed.
+def sample_inputs(signature: Signature, seed: int = 0) -> dict[str, np.ndarray]:
+    """One array per input of `signature`, the same for the same seed.
 
     Zeros let a processor clock higher and saturate nothing; uniform noise switches more transistors
     than any photograph. Floats are `GENERATED` fields along the axes that carry space or time (the
@@ -30,7 +28,7 @@ def natural_inputs(types: Mapping[str, TensorType], seed: int = 0) -> dict[str, 
     uint8 are those fields as pixels, int8 as codes; wider integers are token ids.
     """
     generator = np.random.default_rng(seed)
-    return {name: _tensor(generator, name, of) for name, of in types.items()}
+    return {name: _tensor(generator, name, of) for name, of in signature.inputs.items()}
 
 
 def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.ndarray:
@@ -38,13 +36,13 @@ def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.nda
     if dtype == np.bool_ or (dtype.kind in "iu" and "mask" in name):
         return np.ones(of.shape, dtype)
     if dtype.kind == "f":
-        return _field(generator, of.shape).astype(dtype)
+        return np.asarray(_field(generator, of.shape), dtype)
     if dtype == np.uint8:
-        return np.rint(127.5 + 42 * _field(generator, of.shape)).astype(np.uint8)
+        return np.asarray(np.rint(127.5 + 42 * _field(generator, of.shape)), np.uint8)
     if dtype == np.int8:
-        return np.rint(42 * _field(generator, of.shape)).astype(np.int8)
+        return np.asarray(np.rint(42 * _field(generator, of.shape)), np.int8)
     if dtype.kind in "iu":
-        return np.minimum(generator.zipf(1.2, of.shape) - 1, _IDS - 1).astype(dtype)
+        return np.asarray(np.minimum(generator.zipf(1.2, of.shape) - 1, _IDS - 1), dtype)
     raise DataError(f"input {name!r} is {of.dtype}, for which no data can be made; pass the inputs")
 
 
@@ -67,7 +65,7 @@ def _field(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     field -= field.mean(axis=smooth, keepdims=True)
     deviation = field.std()
     if deviation == 0:  # every smooth axis has length 1: nothing to be smooth along
-        return np.clip(noise, -_CLIP, _CLIP)
+        field, deviation = noise, 1.0
     clipped: np.ndarray = np.clip(field / deviation, -_CLIP, _CLIP)
     return clipped
 

@@ -11,8 +11,8 @@ import numpy as np
 from tvmcomp.errors import UsageError
 from tvmcomp.measure.contender import Contender, Step
 from tvmcomp.measure.exchange import save_arrays
-from tvmcomp.measure.inputs import GENERATED, natural_inputs
-from tvmcomp.model import TensorType
+from tvmcomp.measure.inputs import GENERATED, sample_inputs
+from tvmcomp.model import Signature
 
 __all__ = ["PEERS", "peer_contenders"]
 
@@ -64,7 +64,7 @@ def peer_contenders(
     names: Sequence[str],
     *,
     source: Path,
-    inputs: Mapping[str, TensorType],
+    signature: Signature,
     calibration: Mapping[str, np.ndarray] | None,
     scratch: Path,
 ) -> tuple[Contender, ...]:
@@ -81,16 +81,16 @@ def peer_contenders(
         raise UsageError(f"{source} is not an .onnx or .pt2 file; pass the model the peers run")
     path = scratch / "calibration.npz"
     given = calibration is not None
-    save_arrays(path, calibration if calibration is not None else _generated(inputs))
-    shapes = {name: list(of.shape) for name, of in inputs.items()}
+    save_arrays(path, calibration if calibration is not None else _generated(signature))
+    shapes = {name: list(of.shape) for name, of in signature.inputs.items()}
     about = "the calibration data given" if given else f"{_GENERATED_SAMPLES} samples, {GENERATED}"
     model = _Source(source.resolve(), shapes, path, about, scratch)
     return tuple(contender for name in dict.fromkeys(names) for contender in PEERS[name](model))
 
 
-def _generated(inputs: Mapping[str, TensorType]) -> dict[str, np.ndarray]:
-    sets = [natural_inputs(inputs, seed=100 + i) for i in range(_GENERATED_SAMPLES)]
-    return {name: np.concatenate([arrays[name] for arrays in sets]) for name in inputs}
+def _generated(signature: Signature) -> dict[str, np.ndarray]:
+    sets = [sample_inputs(signature, seed=100 + i) for i in range(_GENERATED_SAMPLES)]
+    return {name: np.concatenate([arrays[name] for arrays in sets]) for name in signature.inputs}
 
 
 def _onnxruntime(model: _Source) -> tuple[Contender, ...]:

@@ -60,7 +60,8 @@ def open_autocast(*, path: str, threads: int) -> _Module:
     import torch
 
     def context() -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", dtype=torch.bfloat16)
+        entered: AbstractContextManager[Any] = torch.autocast("cpu", dtype=torch.bfloat16)
+        return entered
 
     return _Module(module, context, {"mode": "eager, autocast"})
 
