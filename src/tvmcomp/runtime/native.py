@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -104,12 +104,18 @@ class Program:
 
 
 class Executor:
-    """One virtual machine with its arena; used by one thread at a time."""
+    """One virtual machine with its arena; used by one thread at a time.
 
-    def __init__(self, program: Program) -> None:
+    instrument: called with (function, its name, whether before the call, result, arguments...)
+                around everything the machine calls.
+    """
+
+    def __init__(self, program: Program, instrument: Callable[..., None] | None = None) -> None:
         self._program = program
         machine = program.module["vm_load_executable"]()
         machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        if instrument is not None:
+            machine["set_instrument"](program.ffi.convert_func(instrument))
         self._entry = machine[program.variant.entry]
         arena = aligned_empty((program.variant.arena_bytes,), np.dtype(np.uint8))
         arena[...] = 0

@@ -38,6 +38,7 @@ class CallerPool:
         self._size = size
         self._free: list[Executor] = []
         self._permits = threading.Semaphore(size)
+        self._closing = threading.Lock()
 
     def run(self, inputs: Arrays, outputs: Arrays) -> None:
         """Run here, when one of the executors is free."""
@@ -58,11 +59,12 @@ class CallerPool:
 
     def close(self) -> None:
         """Wait until no call runs, then drop the executors."""
-        for _ in range(self._size):
-            self._permits.acquire()
         self._program = None
-        self._free.clear()
-        self._permits.release(self._size)
+        with self._closing:  # two that close would each hold some of the permits
+            for _ in range(self._size):
+                self._permits.acquire()
+            self._free.clear()
+            self._permits.release(self._size)
 
 
 class WorkerPool:
