@@ -9,7 +9,7 @@ from tvmcomp.errors import TvmcompError
 
 __all__ = ["DataFolder", "data_folder"]
 
-DataFolder = Literal["targets", "schedules", "tuning_logs"]
+DataFolder = Literal["targets", "schedules", "recipes", "tuning_logs"]
 
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -1,0 +1,209 @@
+"""`Graph`: a canonical model as placement reads it: who makes and who uses each tensor, and what each operator is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.ir import Expr
+
+from tvmcomp.frontend.block import leaves, op_name, shape_of
+from tvmcomp.graph.dataflow import Dataflow
+from tvmcomp.graph.rewrite import as_array
+from tvmcomp.model import Model
+
+__all__ = ["POINTWISE", "SAME_SCALE", "Graph", "Weighted"]
+
+# Unary once all other operands are single numbers.
+POINTWISE = frozenset(
+    {
+        "abs",
+        "add",
+        "clip",
+        "divide",
+        "erf",
+        "exp",
+        "log",
+        "maximum",
+        "minimum",
+        "multiply",
+        "negative",
+        "nn.gelu",
+        "nn.gelu_tanh",
+        "nn.relu",
+        "nn.silu",
+        "nn.softplus",
+        "power",
+        "rsqrt",
+        "sigmoid",
+        "sqrt",
+        "subtract",
+        "tanh",
+    }
+)
+# Operators that move or compare elements: codes in, the same codes out.
+SAME_SCALE = {
+    "nn.max_pool2d": "max_pool",
+    "image.resize2d": "resize",
+    "reshape": "reshape",
+    "permute_dims": "permute_dims",
+    "flatten": "flatten",
+    "squeeze": "squeeze",
+    "expand_dims": "expand_dims",
+}
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A convolution or dense layer whose weight is the parameter `weight`."""
+
+    op: str
+    weight: str
+    out_axis: int
+    in_axis: int
+
+
+class Graph:
+    """Indexes over one model, by name; tensors are inputs and results, not parameters."""
+
+    def __init__(self, model: Model) -> None:
+        self.params = model.params
+        self.flow = Dataflow.of(model.module)
+        self.values = {str(var.name): value for var, value in self.flow.bindings.items()}
+        self.outputs = tuple(str(var.name) for var in self.flow.outputs)
+        self.inputs = tuple(
+            name for var in self.flow.parameters if (name := str(var.name)) not in self.params
+        )
+        self._variables = {
+            str(var.name): var for var in (*self.flow.parameters, *self.flow.bindings)
+        }
+        self._uses = Counter(self.outputs)
+        self._users: dict[str, list[str]] = {}
+        for name in self.values:
+            reads = self.reads(name)
+            self._uses.update(reads)
+            for read in dict.fromkeys(reads):
+                self._users.setdefault(read, []).append(name)
+
+    def op(self, name: str) -> str:
+        """The operator that makes a tensor, "" for an input."""
+        return op_name(self.values.get(name))
+
+    def args(self, name: str) -> list[Expr]:
+        """Operands of the operator that makes a tensor."""
+        return list(self.values[name].args)
+
+    def attrs(self, name: str) -> Any:
+        """Attributes of the operator that makes a tensor."""
+        return self.values[name].attrs
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor or parameter."""
+        return shape_of(self._variables[name])
+
+    def is_float(self, name: str) -> bool:
+        """Whether a name stands for one float32 tensor."""
+        ty = self._variables[name].ty
+        return isinstance(ty, relax.TensorType) and str(ty.dtype) == "float32"
+
+    def reads(self, name: str) -> list[str]:
+        """The tensors a tensor is made from, with repetition."""
+        names = [str(var.name) for var in leaves(self.values[name])]
+        return [read for read in names if read not in self.params]
+
+    def users(self, name: str) -> list[str]:
+        """The tensors made from a tensor."""
+        return self._users.get(name, [])
+
+    def only_user(self, name: str) -> str | None:
+        """The one tensor made from `name`; None if it is read more than once or is an output."""
+        return self.users(name)[0] if self._uses[name] == 1 and self.users(name) else None
+
+    def constant(self, expr: Expr) -> np.ndarray | None:
+        """What a parameter, a constant or a number holds; None for a tensor."""
+        if isinstance(expr, relax.Var):
+            return self.params.get(str(expr.name))
+        return as_array(expr)
+
+    def weighted(self, name: str) -> Weighted | None:
+        """A convolution (NHWC, OHWI) or dense layer with a float32 parameter as weight, else None."""
+        op = self.op(name)
+        if op not in ("nn.conv2d", "matmul"):
+            return None
+        operand = self.args(name)[1]
+        weight = str(operand.name) if isinstance(operand, relax.Var) else ""
+        if weight not in self.params or not self.is_float(weight):
+            return None
+        shape = self.shape(weight)
+        if op == "matmul":
+            return Weighted("dense", weight, 1, 0) if len(shape) == 2 else None
+        attrs = self.attrs(name)
+        if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
+            return None
+        depthwise = int(attrs.groups) > 1 and shape[3] == 1
+        return Weighted("depthwise_conv2d" if depthwise else "conv2d", weight, 0, 3)
+
+    def macs(self, name: str) -> int:
+        """Multiply-accumulates of a convolution (OHWI) or matmul, 0 for anything else."""
+        if self.op(name) not in ("nn.conv2d", "matmul"):
+            return 0
+        left, right = (shape_of(arg) for arg in self.args(name)[:2])
+        per_element = left[-1] if self.op(name) == "matmul" else prod(right[1:])
+        return prod(self.shape(name)) * per_element
+
+    def is_bias(self, name: str, before: str) -> bool:
+        """Whether `name` adds one number per channel (or one for all) to `before`."""
+        if self.op(name) != "add" or self.reads(name) != [before]:
+            return False
+        added = [array for arg in self.args(name) if (array := self.constant(arg)) is not None]
+        channels = self.shape(name)[-1]
+        if len(added) != 1 or self.shape(before) != self.shape(name):
+            return False
+        return added[0].size == 1 or (added[0].size == channels and added[0].shape[-1] == channels)
+
+    def arithmetic(self, name: str) -> str | None:
+        """ "add", "mul", "concat" or "avg_pool" if integer arithmetic covers the operator, else None."""
+        op, shape = self.op(name), self.shape(name)
+        shapes = [self.shape(read) for read in self.reads(name)]
+        if not self.is_float(name) or not all(map(self.is_float, self.reads(name))):
+            return None
+        if op == "add" and shapes == [shape, shape]:
+            return "add"
+        if op == "multiply" and len(shapes) == 2 and len(shape) == 4 and shape in shapes:
+            gate = (shape[0], 1, 1, shape[3])
+            return "mul" if all(other in (shape, gate) for other in shapes) else None
+        if op == "concat" and int(self.attrs(name).axis) % len(shape) == len(shape) - 1:
+            return "concat" if len(shapes) == len(self.args(name)[0].fields) else None
+        if op == "nn.avg_pool2d":
+            attrs = self.attrs(name)
+            return "avg_pool" if attrs.layout == "NHWC" and not attrs.ceil_mode else None
+        if op == "mean" and self._is_global_pool(name, shapes[0]):
+            return "avg_pool"
+        return None
+
+    def _is_global_pool(self, name: str, shape: tuple[int, ...]) -> bool:
+        attrs = self.attrs(name)
+        axes = sorted(int(axis) % len(shape) for axis in attrs.axis) if attrs.axis else []
+        return len(shape) == 4 and axes == [1, 2] and bool(attrs.keepdims)
+
+    def is_pointwise(self, name: str) -> bool:
+        """Whether a tensor is, element by element, a function of the tensors it is made from."""
+        if self.op(name) not in POINTWISE or not self.is_float(name):
+            return False
+        constants = [self.constant(arg) for arg in self.args(name)]
+        return all(array is None or array.size == 1 for array in constants) and all(
+            self.shape(read) == self.shape(name) for read in self.reads(name)
+        )
+
+    def moves(self, name: str) -> str | None:
+        """The word for an operator that keeps its input's codes ("max_pool", "reshape" ...), else None."""
+        if len(self.reads(name)) != 1 or not self.is_float(name):
+            return None
+        word = SAME_SCALE.get(self.op(name))
+        if word == "resize" and self.attrs(name).method not in ("nearest_neighbor", "linear"):
+            return None
+        return word

@@ -1,0 +1,226 @@
+"""Placement: which tensors of a canonical model carry a quantize/dequantize pair on a given target.
+
+    x -> conv2d -> add bias -> relu -> y                  pairs on x and y only
+    x -> conv2d -> add bias -> add r -> relu -> y         pairs on x, r and y
+    x -> sigmoid -> multiply by x -> y                    pairs on x and y: one table
+    x -> max_pool2d -> y                                  y carries x's scale and zero point
+    x -> mean, concat, add, multiply -> y                 pairs on inputs and output
+
+An operator without an integer form on the target stays in float, and so does what only it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tvmcomp.compress.quantize.graph import SAME_SCALE, Graph, Weighted
+from tvmcomp.target import Target
+
+__all__ = ["Group", "Placement", "Selection", "Skipped", "place"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to quantize: `ops` in the target's words (empty is all) less `exclude`, names or patterns."""
+
+    ops: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def refusal(self, op: str, names: tuple[str, ...]) -> str | None:
+        """Why an operator of these names is left out, None if it is not."""
+        if self.ops and op not in self.ops:
+            return f"ops does not list {op}"
+        for pattern in self.exclude:
+            if any(fnmatchcase(name, pattern) for name in names):
+                return f"excluded by {pattern!r}"
+        return None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An operator that stays in float, why, and its multiply-accumulates."""
+
+    name: str
+    op: str
+    reason: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Operators that run as one integer kernel: `members` in order, the last one makes the result."""
+
+    op: str
+    members: tuple[str, ...]
+    weighted: Weighted | None = None
+
+    @property
+    def end(self) -> str:
+        return self.members[-1]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Tensors with a pair of their own, those that carry another one's, and what runs on integers.
+
+    carried: tensor -> the tensor in `pairs` whose scale and zero point it shares.
+    """
+
+    pairs: tuple[str, ...]
+    carried: Mapping[str, str]
+    groups: tuple[Group, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def place(graph: Graph, target: Target, selection: Selection) -> Placement:
+    """The placement of `graph` on `target`."""
+    return _Placer(graph, target, selection).run()
+
+
+class _Placer:
+    def __init__(self, graph: Graph, target: Target, selection: Selection) -> None:
+        self._graph = graph
+        self._target = target
+        self._selection = selection
+        self._groups: list[Group] = []
+        self._settled: set[str] = set()  # in a group, or decided to stay in float
+        self._skipped: list[Skipped] = []
+
+    def run(self) -> Placement:
+        graph = self._graph
+        # Of two convolutions that feed one addition the later takes it: the other is complete by then.
+        for name in reversed(graph.values):
+            weighted = graph.weighted(name)
+            if weighted is not None:
+                self._settle(name, weighted.op, weighted)
+        unary = self._chains()
+        for name in graph.values:
+            op = graph.arithmetic(name)
+            if op is not None and name not in unary and name not in self._settled:
+                self._settle(name, op, None)
+        # The chains again: a relu may have gone to the addition before it.
+        self._place_chains(self._chains())
+        pairs, carried = self._pairs()
+        self._skip_the_rest(carried)
+        order = {name: i for i, name in enumerate(graph.values)}
+        groups = sorted(self._groups, key=lambda group: order[group.end])
+        skipped = sorted(self._skipped, key=lambda skip: order[skip.name])
+        return Placement(pairs, carried, tuple(groups), tuple(skipped))
+
+    def _settle(self, start: str, op: str, weighted: Weighted | None) -> None:
+        """A group from `start` on, or why it is none."""
+        reason = self._refusal(op, start, weighted)
+        members = self._fused(start, op, residual=weighted is not None and reason is None)
+        self._settled.update(members)
+        if reason is None:
+            self._groups.append(Group(op, members, weighted))
+        else:
+            self._skipped.append(Skipped(start, op, reason, self._graph.macs(start)))
+
+    def _refusal(self, op: str, name: str, weighted: Weighted | None = None) -> str | None:
+        if not self._target.schemes.get(op):
+            return f"target {self._target.name} has no integer {op}"
+        names = (name,) if weighted is None else (name, weighted.weight.removesuffix(".weight"))
+        return self._selection.refusal(op, names)
+
+    def _fused(self, start: str, op: str, *, residual: bool) -> tuple[str, ...]:
+        """`start` and what the target fuses behind it, of bias, residual, relu or clip."""
+        members, last = [start], op
+        while last not in ("relu", "clip"):
+            user = self._graph.only_user(members[-1])
+            if user is None or user in self._settled:
+                break
+            kind = self._follower(user, members[-1], last, residual=residual)
+            # Fused with what stands right before it, and with the accumulator it ends up in.
+            if not kind or not all(self._target.fuses(f"{by}+{kind}") for by in {last, op}):
+                break
+            members.append(user)
+            last = kind
+        return tuple(members)
+
+    def _follower(self, user: str, before: str, last: str, *, residual: bool) -> str:
+        """What `user` is to the kernel that makes `before`, whose last step is `last`; "" if nothing."""
+        graph = self._graph
+        if graph.op(user) in ("nn.relu", "clip"):
+            return graph.op(user).removeprefix("nn.")
+        if last in ("conv2d", "depthwise_conv2d", "dense") and graph.is_bias(user, before):
+            return "bias"
+        fits = residual and last != "add" and graph.arithmetic(user) == "add"
+        return "add" if fits else ""
+
+    def _chains(self) -> dict[str, str]:
+        """Pointwise tensors not settled yet -> the one tensor each is a function of.
+
+        A tensor that is needed inside its chain and outside ends a chain, and starts the next.
+        """
+        graph = self._graph
+        ends: set[str] = set()
+        while True:
+            root: dict[str, str] = {}
+            for name in graph.values:
+                if name in self._settled or not graph.is_pointwise(name):
+                    continue
+                reads = graph.reads(name)
+                roots = {
+                    root[read] if read in root and read not in ends else read for read in reads
+                }
+                if len(roots) == 1:
+                    root[name] = roots.pop()
+            found = {name for name in root if self._is_end(name, root)}
+            if found <= ends:
+                return root
+            ends |= found
+
+    def _is_end(self, name: str, root: Mapping[str, str]) -> bool:
+        users = self._graph.users(name)
+        return (
+            name in self._graph.outputs
+            or not users
+            or any(root.get(user) != root[name] for user in users)
+        )
+
+    def _place_chains(self, root: Mapping[str, str]) -> None:
+        for end in [name for name in root if self._is_end(name, root)]:
+            members = [end]
+            for name in members:
+                inner = [read for read in self._graph.reads(name) if root.get(read) == root[end]]
+                members.extend(read for read in inner if read not in members)
+            ordered = tuple(name for name in root if name in members)
+            reasons = [reason for name in ordered if (reason := self._refusal("unary", name))]
+            self._settled.update(ordered)
+            if reasons:
+                self._skipped.append(Skipped(end, "unary", reasons[0], 0))
+            else:
+                self._groups.append(Group("unary", ordered))
+
+    def _pairs(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """What groups read and make; operators that only move elements pass a scale on."""
+        graph = self._graph
+        needed = {group.end for group in self._groups}
+        for group in self._groups:
+            for member in group.members:
+                needed.update(read for read in graph.reads(member) if read not in group.members)
+        carried: dict[str, str] = {}
+        for name in graph.values:
+            word = graph.moves(name)
+            source = graph.reads(name)[0] if word is not None else ""
+            if source not in needed and source not in carried:
+                continue
+            reason = self._refusal(word, name) if word in ("max_pool", "resize") else None
+            if reason is not None:
+                self._skipped.append(Skipped(name, str(word), reason, 0))
+                continue
+            carried[name] = carried.get(source, source)
+        pairs = (name for name in (*graph.inputs, *graph.values) if name in needed)
+        return tuple(name for name in pairs if name not in carried), carried
+
+    def _skip_the_rest(self, carried: Mapping[str, str]) -> None:
+        graph = self._graph
+        known = self._settled | set(carried) | {skip.name for skip in self._skipped}
+        for name in graph.values:
+            if name in known or graph.op(name) in SAME_SCALE or not graph.reads(name):
+                continue
+            op = graph.op(name) or "tuple item"
+            self._skipped.append(Skipped(name, op, "has no integer form", graph.macs(name)))

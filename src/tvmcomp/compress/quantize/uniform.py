@@ -1,0 +1,243 @@
+"""`QuantizeUniform`: integer weights on a uniform grid, and static 8-bit activations between the layers.
+
+conv2d(x, w) -> add bias -> relu -> y
+    =>  conv2d(dequantize(quantize(x)), dequantize_weight(w.codes, w.scale)) -> add bias -> relu
+          -> y -> dequantize(quantize(y))
+
+x, y: float32 with codes of the target's activation dtype, per tensor; w: int8 codes, packed; bias: float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from tvmcomp.calibrate import MSE, MinMax, Observer, Percentile, TensorStats
+from tvmcomp.compress.granularity import Granularity, PerAxis, PerGroup, PerTensor, resolve
+from tvmcomp.compress.packed_weight import UniformWeight
+from tvmcomp.compress.quantize.affine import activation_qparams, quantize_weight
+from tvmcomp.compress.quantize.graph import Graph, Weighted
+from tvmcomp.compress.quantize.placement import Placement, Selection, place
+from tvmcomp.compress.quantize.write import write
+from tvmcomp.compress.transform import LayerReport, PassResult, SkippedLayer
+from tvmcomp.errors import CalibrationError, QuantizeError
+from tvmcomp.graph.layers import QParams
+from tvmcomp.model import Model
+from tvmcomp.target import OPS, CodeRange, Scheme, Target
+
+__all__ = ["FloatActivations", "QuantizeUniform", "StaticActivations"]
+
+_WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
+
+
+@dataclass(frozen=True)
+class StaticActivations:
+    """8-bit codes of the target's activation dtype; ranges come from calibration, once."""
+
+    observer: MinMax | Percentile | MSE = field(default_factory=MinMax)
+
+
+@dataclass(frozen=True)
+class FloatActivations:
+    """Activations stay float32: only weights shrink."""
+
+
+Activations: TypeAlias = StaticActivations | FloatActivations
+
+
+@dataclass(frozen=True)
+class QuantizeUniform:
+    """Quantize weights uniformly, and with `StaticActivations` run the network on integers.
+
+    bits:        of a weight, 2 to 8.
+    symmetric:   no zero points; static activations need it on every target so far.
+    granularity: weights that share a scale; None is the finest the target runs on integers.
+    observer:    range of each weight slice, `MinMax` or `MSE`.
+    ops:         operators to quantize, in the target's words; empty is all it has.
+    exclude:     layers by name, or by patterns like "layer4.*", that stay in float.
+    """
+
+    bits: int = 8
+    symmetric: bool = True
+    granularity: Granularity | None = None
+    observer: MinMax | MSE = field(default_factory=MinMax)
+    activations: Activations = field(default_factory=StaticActivations)
+    ops: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise QuantizeError(f"bits is {self.bits}; weights take 2 to 8 bits")
+        unknown = sorted(set(self.ops) - set(OPS))
+        if unknown:
+            raise QuantizeError(f"ops lists {unknown[0]!r}; use some of {', '.join(OPS)}")
+
+    def check(self, target: Target) -> None:
+        """Refuse a scheme `target` has no integer arithmetic for."""
+        if isinstance(self.activations, FloatActivations):
+            return
+        ops = [
+            op for op in _WEIGHTED if target.schemes.get(op) and (op in self.ops or not self.ops)
+        ]
+        if not ops:
+            raise QuantizeError(
+                f"target {target.name!r} has no integer {' or '.join(self.ops or _WEIGHTED)}; "
+                "use FloatActivations or another target"
+            )
+        for op in ops:
+            scheme = self._scheme(op, target)
+            if not target.accepts(op, scheme):
+                raise QuantizeError(_refusal(target, op, scheme))
+
+    def observers(self, model: Model, target: Target) -> Mapping[str, Observer]:
+        """One observer per tensor that carries a pair of its own."""
+        if isinstance(self.activations, FloatActivations):
+            return {}
+        observer = _fitted(self.activations.observer, _activation(target))
+        placement = place(Graph(model), target, self._selection)
+        return dict.fromkeys(placement.pairs, observer)
+
+    def __call__(
+        self, model: Model, stats: Mapping[str, TensorStats], target: Target
+    ) -> PassResult:
+        """The quantized model, a row per layer with a weight, and what stays in float."""
+        self.check(target)
+        graph = Graph(model)
+        placement = place(graph, target, self._selection)
+        layers = [
+            (group.members[0], group.weighted) for group in placement.groups if group.weighted
+        ]
+        forms = {
+            layer.weight: self._weight(model.params[layer.weight], layer, target)
+            for _, layer in layers
+        }
+        if isinstance(self.activations, FloatActivations):
+            qparams: dict[str, QParams] = {}
+        else:
+            qparams = self._qparams(placement, stats, target)
+        quantized = {name: layer.weight for name, layer in layers}
+        result = write(model, graph.flow, qparams, _activation(target).dtype, forms, quantized)
+        total = sum(map(graph.macs, graph.values)) or 1
+        rows = tuple(
+            _report(name, layer, graph, model.params[layer.weight], forms[layer.weight])
+            for name, layer in layers
+        )
+        skipped = tuple(
+            SkippedLayer(skip.name, skip.op, skip.reason, skip.macs, skip.macs / total)
+            for skip in placement.skipped
+        )
+        return PassResult(result.with_step(repr(self)), rows, skipped)
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self.ops, self.exclude)
+
+    def _codes(self, op: str, target: Target) -> CodeRange:
+        """The codes of a weight: as many as `bits` hold, less what the target's arithmetic cannot take."""
+        if not self.symmetric:
+            return CodeRange("uint8", 0, (1 << self.bits) - 1)
+        most = (1 << (self.bits - 1)) - 1
+        schemes = target.schemes.get(op)
+        offered = schemes[0].weight if schemes else None
+        if offered is None or isinstance(self.activations, FloatActivations):
+            return CodeRange("int8", -most, most, symmetric=True)
+        return CodeRange("int8", max(-most, offered.low), min(most, offered.high), symmetric=True)
+
+    def _scheme(self, op: str, target: Target) -> Scheme:
+        offered = target.scheme_for(op)
+        kinds = {PerTensor: "tensor", PerAxis: "axis", PerGroup: "group"}
+        kind = kinds[type(self._granularity(op, target))]
+        return replace(offered, weight=self._codes(op, target), granularity=(kind,))
+
+    def _granularity(self, op: str, target: Target) -> Granularity:
+        if self.granularity is not None:
+            return self.granularity
+        schemes = target.schemes.get(op)
+        if schemes and "axis" not in schemes[0].granularity:
+            return PerTensor()
+        return PerAxis()
+
+    def _weight(self, weight: np.ndarray, layer: Weighted, target: Target) -> UniformWeight:
+        granularity = resolve(
+            self._granularity(layer.op, target), out_axis=layer.out_axis, in_axis=layer.in_axis
+        )
+        static = isinstance(self.activations, StaticActivations)
+        if static and isinstance(granularity, PerAxis) and granularity.axis != layer.out_axis:
+            raise QuantizeError(
+                f"weight {layer.weight!r}: {granularity} is not its output channel axis "
+                f"{layer.out_axis}, over which integer sums are scaled; use PerAxis()"
+            )
+        power_of_two = static and target.scheme_for(layer.op).power_of_two
+        return quantize_weight(
+            weight,
+            granularity,
+            self._codes(layer.op, target),
+            bits=self.bits,
+            observer=self.observer,
+            power_of_two=power_of_two,
+        )
+
+    def _qparams(
+        self, placement: Placement, stats: Mapping[str, TensorStats], target: Target
+    ) -> dict[str, QParams]:
+        missing = [name for name in placement.pairs if name not in stats]
+        if missing:
+            raise CalibrationError(
+                f"no statistics for tensor {missing[0]!r} and {len(missing) - 1} more; "
+                "collect them with the observers of this pass"
+            )
+        codes = _activation(target)
+        power_of_two = any(schemes[0].power_of_two for schemes in target.schemes.values())
+        own = {
+            name: activation_qparams(stats[name], codes, power_of_two=power_of_two)
+            for name in placement.pairs
+        }
+        return own | {name: own[source] for name, source in placement.carried.items()}
+
+
+def _activation(target: Target) -> CodeRange:
+    """The codes between layers: what the target's layers with weights read."""
+    op = next((op for op in _WEIGHTED if target.schemes.get(op)), _WEIGHTED[0])
+    return target.scheme_for(op).activation
+
+
+def _fitted(observer: MinMax | Percentile | MSE, codes: CodeRange) -> Observer:
+    """An MSE observer asked about the codes the tensor will get."""
+    if not isinstance(observer, MSE):
+        return observer
+    return replace(
+        observer,
+        levels=2 * codes.high + 1 if codes.symmetric else codes.high - codes.low + 1,
+        symmetric=codes.symmetric,
+    )
+
+
+def _refusal(target: Target, op: str, scheme: Scheme) -> str:
+    offered, weight = target.scheme_for(op), scheme.weight
+    assert weight is not None
+    assert offered.weight is not None
+    if offered.weight.symmetric and not weight.symmetric:
+        problem, fix = "weights with zero points", "set symmetric = true"
+    elif not set(scheme.granularity) <= set(offered.granularity):
+        problem = f"weight scales per {scheme.granularity[0]}"
+        fix = f"use a scale per {' or '.join(offered.granularity)}"
+    else:
+        problem = f"{weight.dtype} weights in [{weight.low}, {weight.high}]"
+        fix = f"use codes within [{offered.weight.low}, {offered.weight.high}]"
+    return (
+        f"target {target.name!r} has no integer {op} for {problem}; "
+        f"{fix}, or FloatActivations to shrink weights only"
+    )
+
+
+def _report(
+    name: str, layer: Weighted, graph: Graph, weight: np.ndarray, form: UniformWeight
+) -> LayerReport:
+    noise = np.square(form.dequantized().astype(np.float64) - weight).sum()
+    power = np.square(weight.astype(np.float64)).sum()
+    sqnr = float(10 * np.log10(power / noise)) if noise and power else float("inf")
+    scheme = f"int{form.bits} {form.granularity}"
+    return LayerReport(name, layer.op, scheme, graph.macs(name), weight.nbytes, form.nbytes, sqnr)
