@@ -189,4 +189,3 @@ def test_spread_is_in_milliseconds():
     assert found.median_ms == 3.0
     assert found.p10_ms == pytest.approx(2.2)
     assert found.p90_ms == pytest.approx(3.8)
-

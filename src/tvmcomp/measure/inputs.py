@@ -47,7 +47,7 @@ def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.nda
 
 
 def _field(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Gaussian field with amplitude 1/f along the smooth axes, mixed along the channel axis."""
+    """Gaussian field: smooth in space or time, correlated across the channels."""
     smooth, channel = _axes(shape)
     if not smooth:
         return np.clip(generator.standard_normal(shape), -_CLIP, _CLIP)
@@ -61,7 +61,9 @@ def _field(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
         line = np.fft.fftfreq(shape[axis])
         square = square + line.reshape([-1 if i == axis else 1 for i in range(len(shape))]) ** 2
     lowest = 1.0 / max(shape[axis] for axis in smooth)
-    field = np.fft.ifftn(spectrum / np.maximum(np.sqrt(square), lowest), axes=smooth).real
+    # Amplitude 1/f of photographs; a third axis needs a steeper fall to be as smooth along each.
+    fall = np.maximum(np.sqrt(square), lowest) ** max(1.0, len(smooth) / 2)
+    field = np.fft.ifftn(spectrum / fall, axes=smooth).real
     field -= field.mean(axis=smooth, keepdims=True)
     deviation = field.std()
     if deviation == 0:  # every smooth axis has length 1: nothing to be smooth along
