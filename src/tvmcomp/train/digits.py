@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -12,12 +13,25 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-__all__ = ["Digits", "digits_net", "read_digits", "train_digits"]
+from tvmcomp.frontend import from_torch
+from tvmcomp.model import Model
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
+__all__ = [
+    "Digits",
+    "digit_scores",
+    "digits_model",
+    "digits_net",
+    "read_digits",
+    "save_program",
+    "train_digits",
+]
+
+Progress: TypeAlias = Callable[[int, int | None], None]
 
 BATCH = 32
 LEARNING_RATE = 2e-2
+
+_EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,5 +93,21 @@ def train_digits(
                 optimizer.step()
                 schedule.step()
             if progress is not None:
-                progress("train", epoch + 1, epochs)
+                progress(epoch + 1, epochs)
     return net.eval()
+
+
+def digit_scores(net: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Scores [N, 10] of the network on images."""
+    with torch.inference_mode():
+        return np.asarray(net(torch.from_numpy(images)).numpy())
+
+
+def digits_model(net: nn.Module) -> Model:
+    """The network imported for batches of one."""
+    return from_torch(net, _EXAMPLE)
+
+
+def save_program(net: nn.Module, path: Path) -> None:
+    """Write the network for batches of one as a `.pt2` file."""
+    torch.export.save(torch.export.export(net, _EXAMPLE), path)

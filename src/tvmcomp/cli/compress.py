@@ -1,0 +1,84 @@
+"""`tvmcomp compress`: what a recipe does to a model, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmcomp.cli.arguments import (
+    Calibration,
+    DryRun,
+    InputShapes,
+    Model,
+    TargetName,
+    parse_shapes,
+)
+from tvmcomp.cli.screen import Answer, Screen, print_pairs, print_table
+from tvmcomp.cli.skipped import skipped_json, skipped_lines
+
+if TYPE_CHECKING:
+    from tvmcomp.compress import CompressResult
+
+__all__ = ["compress"]
+
+
+def compress(
+    screen: Screen,
+    model: Model,
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="int8 or a .toml file.")
+    ] = "int8",
+    calibration: Calibration = None,
+    target: TargetName = "host",
+    input_shape: InputShapes = None,
+    dry_run: DryRun = False,
+) -> Answer:
+    """Apply a recipe and report every layer: scheme, bytes, error, and what stays in float and why."""
+    shapes = parse_shapes(input_shape)
+    from tvmcomp.cli.compile_file import Job, check_job, compress_file
+
+    job = Job(model, target, recipe, calibration, shapes)
+    if dry_run:
+        with screen.progress() as progress:
+            _, device = check_job(job, progress)
+        plan = {"model": str(model), "target": device.name, "recipe": recipe, "layers": None}
+        return Answer(plan, lambda: print(f"ok: {recipe} would be applied for {device.name}"))
+    with screen.progress() as progress:
+        result, device = compress_file(job, progress)
+    data = {
+        "model": str(model),
+        "target": device.name,
+        "recipe": result.recipe.to_dict(),
+        "params_bytes": result.model.params_bytes,
+        "calibration_digest": result.calibration_digest,
+        "layers": [asdict(layer) for layer in result.layers],
+        "skipped": skipped_json(result),
+    }
+    return Answer(data, lambda: _show(result))
+
+
+def _show(result: CompressResult) -> None:
+    print_table(
+        ("layer", "operator", "scheme", "MACs ", "bytes ", "to ", "weight SQNR dB "),
+        [
+            (
+                layer.name,
+                layer.op,
+                layer.scheme,
+                f"{layer.macs:,}",
+                f"{layer.before:,}",
+                f"{layer.after:,}",
+                f"{layer.sqnr_db:.1f}",
+            )
+            for layer in result.layers
+        ],
+    )
+    print()
+    print_pairs(
+        [
+            ("parameters", f"{result.model.params_bytes:,} bytes"),
+            *(("left in float", line) for line in skipped_lines(result)),
+        ]
+    )

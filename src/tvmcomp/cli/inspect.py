@@ -1,0 +1,130 @@
+"""`tvmcomp inspect`: what an artifact contains, where it came from, and where its time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tvmcomp.cli.arguments import Artifact, existing
+from tvmcomp.cli.screen import Answer, Screen, print_pairs, print_table
+from tvmcomp.errors import IncompatibleHostError
+
+if TYPE_CHECKING:
+    from tvmcomp.artifact import Payload, Report
+    from tvmcomp.model import TensorType
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    screen: Screen,
+    artifact: Artifact,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="One row per kernel call, with its share of the time here."),
+    ] = False,
+) -> Answer:
+    """Print an artifact's signature, target, sizes, origin and measurements."""
+    from tvmcomp.artifact import read_artifact
+    from tvmcomp.artifact import verify as check_file
+
+    report = check_file(existing(artifact))
+    payload = read_artifact(artifact)
+    data: dict[str, object] = {
+        "artifact": str(artifact),
+        "bytes": report.bytes,
+        "sha256": report.sha256,
+        "manifest": payload.manifest.to_json(),
+        "measurements": dict(payload.measurements),
+    }
+    if not kernels:
+        return Answer(data, lambda: _show(artifact, report, payload))
+    with screen.progress() as progress:
+        progress("time kernels", 0, None)
+        rows, reason = _timed_kernels(payload)
+    data |= {"kernels": rows, "not_timed": reason}
+
+    def show() -> None:
+        _show(artifact, report, payload)
+        print()
+        _show_kernels(rows, reason)
+
+    return Answer(data, show)
+
+
+def _timed_kernels(payload: Payload) -> tuple[list[dict[str, object]], str | None]:
+    """The manifest's kernel rows with `median_ms` and `share`; both None, and why, if not timed."""
+    from tvmcomp.runtime.profile import kernel_times
+
+    rows = payload.function.variants[0].kernels
+    times: Sequence[float | None]
+    try:
+        times, reason = kernel_times(payload), None
+    except IncompatibleHostError as error:
+        times, reason = [None] * len(rows), str(error)
+    total = sum(time or 0.0 for time in times)
+    timed = [
+        {**row, "median_ms": time, "share": None if time is None or not total else time / total}
+        for row, time in zip(rows, times, strict=True)
+    ]
+    return timed, reason
+
+
+def _show(path: Path, report: Report, payload: Payload) -> None:
+    manifest, variant = payload.manifest, payload.function.variants[0]
+    made, source, recipe = manifest.versions, manifest.source, manifest.recipe
+    print_pairs(
+        [
+            ("artifact", f"{path}, {report.bytes:,} bytes"),
+            ("sha256", report.sha256),
+            *(("input", line) for line in _tensors(payload.function.signature.inputs)),
+            *(("output", line) for line in _tensors(payload.function.signature.outputs)),
+            ("target", f"{variant.target} ({variant.triple})"),
+            ("cpu features", ", ".join(variant.required_features) or None),
+            ("recipe", "float32" if recipe is None else recipe.get("name", "a recipe of its own")),
+            ("steps", ", ".join(manifest.steps) or None),
+            ("source", f"{source.framework}: {source.path}"),
+            ("source sha256", source.sha256 or None),
+            ("calibration", manifest.calibration_digest),
+            ("made with", f"tvmcomp {made.tvmcomp}, TVM {made.tvm}, Python {made.python}"),
+            *((f"{name} bytes", f"{size:,}") for name, size in manifest.sizes.items()),
+            ("kernel calls", len(variant.kernels)),
+            *(_measurement(name, value) for name, value in payload.measurements.items()),
+        ]
+    )
+
+
+def _tensors(tensors: Mapping[str, TensorType]) -> list[str]:
+    return [f"{name}: {t.dtype} {list(t.shape)}" for name, t in tensors.items()]
+
+
+def _measurement(name: str, value: object) -> tuple[str, object]:
+    if isinstance(value, Mapping) and "median_ms" in value:
+        spread = (
+            f"{value['median_ms']:.3f} ms (p10 {value['p10_ms']:.3f}, p90 {value['p90_ms']:.3f})"
+        )
+        return name, spread
+    return name, value
+
+
+def _show_kernels(rows: Sequence[Mapping[str, object]], reason: str | None) -> None:
+    if reason is not None:
+        print(f"not timed: {reason}")
+    print_table(
+        ("ms ", "share ", "layer", "kind", "kernel", "isa", "plan"),
+        [
+            (
+                _figure(row["median_ms"], "{:.4f}"),
+                _figure(row["share"], "{:.1%}"),
+                *(row.get(key, "") for key in ("layer", "kind", "kernel", "isa", "plan")),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _figure(value: object, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,162 @@
+"""The `tvmcomp` command: runs a verb, turns what it answers or raises into output and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from typing import Annotated, NoReturn, TextIO
+
+import typer
+
+from tvmcomp import __version__
+from tvmcomp.cli import (
+    bench,
+    bundle,
+    compile,
+    compress,
+    inspect,
+    quickstart,
+    targets,
+    verify,
+)
+from tvmcomp.cli import run as run_verb
+from tvmcomp.cli.failure import Failure, failure_of, one_line
+from tvmcomp.cli.screen import Answer
+from tvmcomp.cli.verb import JSON_FLAG, QUIET_FLAG, TRACEBACK_FLAG, add_verb, group
+
+__all__ = ["app", "main", "run"]
+
+SCHEMA = 1
+GATE_MISSED = 7
+
+_STDOUT, _STDERR = 1, 2
+
+app = group(
+    "Compress a trained model, compile it for one described device, ship it as one measured file.\n\n"
+    "tvmcomp VERB MODEL_OR_ARTIFACT [options]. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad input, "
+    "4 verification failed, 5 incompatible host, 6 device, 7 gate missed, 130 interrupted."
+)
+app.add_typer(targets.app, name="targets")
+for _name, _verb in (
+    ("compress", compress.compress),
+    ("compile", compile.compile),
+    ("run", run_verb.run),
+    ("bench", bench.bench),
+    ("inspect", inspect.inspect),
+    ("verify", verify.verify),
+    ("bundle", bundle.bundle),
+    ("quickstart", quickstart.quickstart),
+):
+    add_verb(app, _name, _verb)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"tvmcomp {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def run() -> NoReturn:
+    """The console entry point."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; returns the exit code, whatever happens inside."""
+    as_json = JSON_FLAG in argv
+    with _stdout_for_result(as_json) as out:
+        try:
+            with _warnings_as_lines(quiet=QUIET_FLAG in argv):
+                answer = app(list(argv), prog_name="tvmcomp", standalone_mode=False)
+            failure = _result(answer, out if as_json else None)
+            out.flush()
+        except SystemExit:
+            # Shell completion prints and leaves.
+            raise
+        except BrokenPipeError:
+            return _nobody_reads()
+        except BaseException as error:
+            if TRACEBACK_FLAG in argv:
+                traceback.print_exc()
+            failure = failure_of(error)
+            if as_json:
+                _print_json({"error": asdict(failure)}, out)
+    if failure is None:
+        return 0
+    print(f"error: {failure.message}", file=sys.stderr)
+    for hint in failure.hints:
+        print(f"hint: {hint}", file=sys.stderr)
+    return failure.exit_code
+
+
+def _result(answer: object, json_out: TextIO | None) -> Failure | None:
+    """Print what the verb answered; a failure if that is less than was asked for."""
+    if isinstance(answer, int) and answer:
+        raise KeyboardInterrupt  # Typer has made an exit code of one.
+    if not isinstance(answer, Answer):
+        return None
+    if json_out is not None:
+        _print_json(answer.data, json_out)
+    else:
+        answer.show()
+    return Failure(answer.missed, GATE_MISSED) if answer.missed else None
+
+
+def _print_json(data: Mapping[str, object], out: TextIO) -> None:
+    out.write(json.dumps({"schema": SCHEMA, **data}, indent=2, allow_nan=False) + "\n")
+    out.flush()
+
+
+@contextmanager
+def _stdout_for_result(as_json: bool) -> Iterator[TextIO]:
+    """stdout; with `as_json` anything else that prints there, native code too, goes to stderr."""
+    stdout = sys.stdout
+    if not as_json:
+        yield stdout
+        return
+    with redirect_stdout(sys.stderr):
+        if stdout is not sys.__stdout__:
+            yield stdout
+            return
+        stdout.flush()
+        kept = os.dup(_STDOUT)
+        os.dup2(_STDERR, _STDOUT)
+        try:
+            with open(kept, "w", encoding="utf-8", closefd=False) as out:
+                yield out
+        finally:
+            os.dup2(kept, _STDOUT)
+            os.close(kept)
+
+
+@contextmanager
+def _warnings_as_lines(*, quiet: bool) -> Iterator[None]:
+    """Our own warnings as one line each on stderr; those of libraries are not the user's business."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        print(f"warning: {one_line(str(message))}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            if not quiet:
+                warnings.filterwarnings("always", module=r"tvmcomp(\.|$)")
+        warnings.showwarning = show
+        yield
+
+
+def _nobody_reads() -> int:
+    # The interpreter must not complain when it closes a pipe that `head` has left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    return 0
