@@ -89,7 +89,7 @@ def _plain(binding: relax.Binding) -> Expr:
 
 def _promote(expr: Expr, arrays: dict[relax.Var, np.ndarray], taken: set[str]) -> Expr:
     """Float tensors written into the graph become parameters; scalars and integers stay constants."""
-    if not isinstance(expr, relax.Call):
+    if not isinstance(expr, relax.Call) or op_name(expr) in ("quantize", "dequantize"):
         return expr
     args = list(expr.args)
     for index, arg in enumerate(args):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import Expr, Op
 
-__all__ = ["Block", "leaves", "op_name", "shape_of", "substitute", "unique"]
+__all__ = ["Block", "as_array", "leaves", "op_name", "scalar", "shape_of", "substitute", "unique"]
 
 
 def op_name(expr: Expr | None) -> str:
@@ -63,6 +64,20 @@ def unique(name: str, taken: set[str]) -> str:
         candidate = f"{name}_{count}"
     taken.add(candidate)
     return candidate
+
+
+def as_array(expr: Expr) -> np.ndarray | None:
+    """What a constant holds."""
+    value = getattr(expr, "value", None)
+    if isinstance(value, tvm.runtime.Tensor):
+        return value.numpy()
+    return np.asarray(value) if isinstance(value, int | float) else None
+
+
+def scalar(expr: Expr) -> float | None:
+    """The value of a one-element constant."""
+    array = as_array(expr)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
 
 
 class Block:

@@ -9,10 +9,10 @@ import tvm
 from tvm import relax
 from tvm.ir import Expr
 
-from tvmcomp.frontend.block import Block, leaves, op_name, substitute
+from tvmcomp.frontend.block import Block, as_array, leaves, op_name, substitute
 from tvmcomp.model import Model
 
-__all__ = ["Rewriter", "as_array", "scalar"]
+__all__ = ["Rewriter"]
 
 
 class Rewriter:
@@ -103,7 +103,9 @@ class Rewriter:
         results = self.results(self._main.body.body)
         live = self.block.live(results)
         inputs = self._main.params[: len(self.model.signature.inputs)]
-        used = [var for var in self.arrays if var in live]
+        reads = dict.fromkeys(var for expr in self.block.definitions.values() for var in leaves(expr))
+        used = [var for var in (*reads, *self.arrays) if var in self.arrays and var in live]
+        used = list(dict.fromkeys(used))
         env: dict[relax.Var, Expr] = {}
         params: dict[str, np.ndarray] = {}
         for var in used:
@@ -123,17 +125,3 @@ class Rewriter:
     def _helpers(self) -> dict[tvm.ir.GlobalVar, tvm.ir.BaseFunc]:
         functions = self.model.module.functions
         return {var: func for var, func in functions.items() if var.name_hint != "main"}
-
-
-def as_array(expr: Expr) -> np.ndarray | None:
-    """What a constant holds."""
-    value = getattr(expr, "value", None)
-    if isinstance(value, tvm.runtime.Tensor):
-        return value.numpy()
-    return np.asarray(value) if isinstance(value, int | float) else None
-
-
-def scalar(expr: Expr) -> float | None:
-    """The value of a one-element constant."""
-    array = as_array(expr)
-    return float(array.reshape(())) if array is not None and array.size == 1 else None

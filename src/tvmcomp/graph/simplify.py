@@ -7,8 +7,8 @@ from math import inf, prod
 from tvm import relax
 from tvm.ir import Expr
 
-from tvmcomp.frontend.block import op_name, shape_of
-from tvmcomp.graph.rewrite import Rewriter, scalar
+from tvmcomp.frontend.block import op_name, scalar, shape_of
+from tvmcomp.graph.rewrite import Rewriter
 
 __all__ = ["Simplify"]
 

@@ -1,0 +1,165 @@
+"""Import of ONNX models."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from tvm.ir import Expr
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from tvmcomp.errors import ModelError
+from tvmcomp.frontend.assemble import assemble
+from tvmcomp.frontend.onnx_files import read_model, tensors_of
+from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
+from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
+from tvmcomp.frontend.onnx_ops import CONVERTERS
+from tvmcomp.frontend.signature import first_line
+from tvmcomp.model import Model, Provenance
+
+__all__ = ["from_onnx"]
+
+_CONTRIB = frozenset({"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"})
+
+
+def from_onnx(
+    path_or_proto: str | Path | onnx.ModelProto,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Model:
+    """Import an ONNX file or an in-memory model without external data.
+
+    `input_shapes` fixes dynamic dimensions. External data is read only from the file's own folder.
+    Raises ModelError.
+    """
+    if isinstance(path_or_proto, onnx.ModelProto):
+        model = onnx.ModelProto()
+        model.CopyFrom(path_or_proto)
+        source, digest = "ModelProto", hashlib.sha256(model.SerializeToString()).hexdigest()
+        _refuse_external(model)
+    else:
+        path = Path(path_or_proto)
+        model, digest = read_model(path)
+        source = str(path)
+    return _import(model, dict(input_shapes or {}), Provenance(source, digest, "onnx"))
+
+
+def _import(
+    model: onnx.ModelProto, input_shapes: dict[str, tuple[int, ...]], provenance: Provenance
+) -> Model:
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    graph = model.graph
+    if not graph.output:
+        raise ModelError(f"{provenance.source}: the graph has no outputs")
+    if graph.sparse_initializer:
+        raise ModelError("sparse initializers are not supported; save the weights densely")
+    check_operators(graph, _supported())
+    sort_nodes(graph)
+    inputs = fix_inputs(graph, input_shapes)
+    check(model)
+    shapes = fold_constants(model)
+    explicit_pads(graph, shapes)
+    weights = split_weights(graph)
+    variables = _rename(graph, weights)
+    outputs = [value.name for value in graph.output]
+    # The importer takes what is left of `graph.input` that is no initializer as the real inputs.
+    module = _Importer(_opset(model)).convert(graph)
+    return assemble(
+        module,
+        inputs={name: name for name in inputs},
+        params={variables[name]: (name, array) for name, array in weights.items()},
+        outputs=outputs,
+        provenance=provenance,
+    )
+
+
+@cache
+def _supported() -> dict[str, frozenset[str]]:
+    standard = frozenset(onnx_frontend._get_convert_map()) | {"Constant", "If"}
+    return {"": standard - _CONTRIB, "com.microsoft": _CONTRIB}
+
+
+def _refuse_external(model: onnx.ModelProto) -> None:
+    for tensor in tensors_of(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ModelError(
+                f"tensor {tensor.name} is in an external file; pass the model's path instead"
+            )
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=1)
+
+
+def _rename(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Give weights names the importer leaves alone; returns name -> variable."""
+    taken = {name for node in graph.node for name in node.output}
+    taken |= {value.name for value in graph.input}
+    prefix = "weight"
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "_"
+    variables = {name: f"{prefix}{index}" for index, name in enumerate(weights)}
+    for tensor in graph.initializer:
+        tensor.name = variables[tensor.name]
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = variables.get(name, name)
+    kept = [value for value in graph.input if value.name not in variables]
+    copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    del graph.input[:]
+    graph.input.extend(copies)
+    return variables
+
+
+class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
+    """TVM's importer with our converters, and errors that name the node."""
+
+    def __init__(self, opset: int) -> None:
+        super().__init__({}, None, keep_params_in_input=True, sanitize=False)
+        self._version = opset
+
+    def convert(self, graph: onnx.GraphProto) -> Any:
+        # The importer prints to stdout before it raises, and stdout may be promised to JSON.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return self.from_onnx(graph, self._version)
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(f"the graph cannot be imported: {first_line(error)}") from error
+
+    def _convert_operator(
+        self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int
+    ) -> Expr:
+        converter = CONVERTERS.get(op_name)
+        node = attrs["tvm_custom"]["name"] or "without a name"
+        try:
+            converted = None if converter is None else converter(list(inputs), attrs)
+            if converted is not None:
+                return self.bb.normalize(converted)
+            return super()._convert_operator(op_name, inputs, attrs, opset)
+        except Exception as error:
+            shapes = ", ".join(_operand(operand) for operand in list(inputs))
+            raise ModelError(
+                f"{op_name} node {node} cannot be imported: {first_line(error)}; "
+                f"its inputs: {shapes or 'none'}"
+            ) from error
+
+
+def _operand(operand: Expr | None) -> str:
+    if operand is None:
+        return "none"
+    shape = getattr(operand.ty, "shape", None)
+    return str(operand.ty) if shape is None else f"{operand.ty.dtype}{list(shape)}"
+

@@ -1,0 +1,124 @@
+"""Reading an ONNX file and its external data, and nothing outside the model's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path, PurePosixPath
+
+import onnx
+from onnx import TensorProto, external_data_helper
+
+from tvmcomp.errors import ModelError
+from tvmcomp.frontend.assemble import MAX_TENSOR_BYTES
+
+__all__ = ["read_model", "tensors_of"]
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
+    """The model with all weights in memory, and the sha256 of the file's bytes."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from None
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise ModelError(f"{path} is not an ONNX model or is cut short ({type(error).__name__})") from None
+    for tensor in tensors_of(model.graph):
+        if external_data_helper.uses_external_data(tensor):
+            _load_external(tensor, path.parent)
+    return model, hashlib.sha256(data).hexdigest()
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a graph, subgraphs and attributes included."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from tensors_of(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from tensors_of(subgraph)
+
+
+def _load_external(tensor: TensorProto, folder: Path) -> None:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (ValueError, KeyError):
+        raise ModelError(f"tensor {tensor.name}: its external data entry is malformed") from None
+    if any(size < 0 for size in tensor.dims):
+        raise ModelError(f"tensor {tensor.name} has negative shape {list(tensor.dims)}")
+    needed = -(-prod(tensor.dims) * itemsize) if tensor.data_type not in _PACKED else None
+    if needed is not None and (needed > MAX_TENSOR_BYTES or (length >= 0 and length != needed)):
+        raise ModelError(
+            f"tensor {tensor.name} of shape {list(tensor.dims)} needs {needed} bytes; "
+            f"its external data entry holds {length}"
+        )
+    descriptor = _open_inside(folder, location, tensor.name)
+    with os.fdopen(descriptor, "rb") as file:
+        size = os.fstat(descriptor).st_size
+        wanted = length if length >= 0 else needed if needed is not None else size - offset
+        if offset < 0 or wanted < 0 or offset + wanted > size:
+            raise ModelError(
+                f"tensor {tensor.name}: {location} has {size} bytes, "
+                f"{wanted} at offset {offset} are asked for"
+            )
+        file.seek(offset)
+        tensor.raw_data = file.read(wanted)
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+_PACKED = (TensorProto.INT4, TensorProto.UINT4, TensorProto.STRING)
+
+
+def _open_inside(folder: Path, location: str, tensor: str) -> int:
+    """Open `location` below `folder`; no step on the way may be a link."""
+    parts = PurePosixPath(location).parts
+    if not parts or location.startswith("/") or "\\" in location or ".." in parts:
+        raise ModelError(
+            f"tensor {tensor}: external data {location!r} is outside the model's folder; "
+            "keep it beside the model and save the model again"
+        )
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+            inner = os.open(part, flags, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        descriptor = os.open(
+            parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory
+        )
+    except FileNotFoundError:
+        raise ModelError(
+            f"tensor {tensor}: external data {location!r} is missing; it belongs beside the model"
+        ) from None
+    except OSError:
+        raise ModelError(
+            f"tensor {tensor}: external data {location!r} is a link or cannot be opened; "
+            "copy the file itself into the model's folder"
+        ) from None
+    finally:
+        os.close(directory)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(descriptor)
+        raise ModelError(
+            f"tensor {tensor}: external data {location!r} is a hard link or no regular file; "
+            "copy the file itself into the model's folder"
+        )
+    return descriptor

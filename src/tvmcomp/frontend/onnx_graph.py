@@ -1,0 +1,197 @@
+"""Checks and normalisation of an ONNX graph before conversion: order, shapes, constants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+
+import onnx
+from onnx import NodeProto, helper
+
+from tvmcomp.errors import ModelError
+from tvmcomp.frontend.signature import first_line, specialised
+
+__all__ = [
+    "check",
+    "check_operators",
+    "describe",
+    "fix_inputs",
+    "infer_shapes",
+    "sort_nodes",
+]
+
+# A large tensor's values never decide a shape; inference copies the model, so they stay out of it.
+_INFERENCE_ELEMENTS = 4096
+
+
+def describe(node: NodeProto) -> str:
+    """`Conv node /layer1/Conv`, for messages."""
+    return f"{node.op_type} node {node.name or 'giving ' + ', '.join(node.output)}"
+
+
+def check_operators(graph: onnx.GraphProto, supported: Mapping[str, frozenset[str]]) -> None:
+    """Every operator is one the importer converts; `supported`: domain -> operators."""
+    for node in graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if node.op_type in supported.get(domain, frozenset()):
+            continue
+        name = f"{domain}.{node.op_type}" if domain else node.op_type
+        raise ModelError(
+            f"operator {name} of {describe(node)} is not supported; "
+            f"its inputs: {', '.join(node.input) or 'none'}"
+        )
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put nodes in topological order; each value has one producer and every operand exists."""
+    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    produced = Counter(name for node in graph.node for name in node.output if name)
+    repeated = [name for name, count in produced.items() if count > 1]
+    if repeated:
+        raise ModelError(f"value {repeated[0]} is computed by {produced[repeated[0]]} nodes")
+    for node in graph.node:
+        for name in _reads(node):
+            if name not in produced and name not in known:
+                raise ModelError(
+                    f"{describe(node)} reads {name}, which no node, input or initializer gives"
+                )
+    for value in graph.output:
+        if value.name not in produced and value.name not in known:
+            raise ModelError(f"output {value.name} is not computed by the graph")
+    ready = set(known)
+    pending = list(graph.node)
+    ordered: list[NodeProto] = []
+    while pending:
+        waiting = []
+        for node in pending:
+            if all(name in ready for name in _reads(node)):
+                ordered.append(node)
+                ready.update(node.output)
+            else:
+                waiting.append(node)
+        if len(waiting) == len(pending):
+            cycle = " -> ".join(node.name or node.output[0] for node in _cycle(waiting))
+            raise ModelError(f"the graph is cyclic: {cycle}")
+        pending = waiting
+    if [id(node) for node in ordered] != [id(node) for node in graph.node]:
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _reads(node: NodeProto) -> list[str]:
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            own = {name for inner in graph.node for name in inner.output}
+            own |= {tensor.name for tensor in graph.initializer}
+            own |= {value.name for value in graph.input}
+            names += [name for inner in graph.node for name in _reads(inner) if name not in own]
+    return names
+
+
+def _cycle(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Nodes of one cycle: each of `nodes` waits for another of them."""
+    producer = {name: node for node in nodes for name in node.output}
+    path: list[NodeProto] = [nodes[0]]
+    while True:
+        step = next(producer[name] for name in _reads(path[-1]) if name in producer)
+        for index, node in enumerate(path):
+            if node is step:
+                return [*path[index:], step][::-1]
+        path.append(step)
+
+
+def fix_inputs(graph: onnx.GraphProto, input_shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Give every input a static shape; returns the names of the real inputs in order."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initializers]
+    unknown = input_shapes.keys() - {value.name for value in inputs}
+    if unknown:
+        names = ", ".join(value.name for value in inputs)
+        raise ModelError(f"the model has no input {min(unknown)!r}; its inputs: {names}")
+    for value in inputs:
+        if not value.type.HasField("tensor_type"):
+            raise ModelError(f"input {value.name} is not a tensor; export the model with tensors only")
+        tensor_type = value.type.tensor_type
+        wanted = input_shapes.get(value.name)
+        if not tensor_type.HasField("shape"):
+            if wanted is None:
+                raise ModelError(
+                    f"input {value.name} has no shape; fix it with --input-shape {value.name}=..."
+                )
+            declared: list[int | object] = list(wanted)
+        else:
+            declared = [
+                int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param
+                for dim in tensor_type.shape.dim
+            ]
+        shape = specialised(value.name, declared, wanted)
+        value.CopyFrom(helper.make_tensor_value_info(value.name, tensor_type.elem_type, shape))
+    # Declared results may still say "batch" or the shapes before specialisation.
+    for value in graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    del graph.value_info[:]
+    return [value.name for value in inputs]
+
+
+def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Name -> static shape of every value inference finds; a contradiction is a ModelError."""
+    slim = _without_weights(model)
+    try:
+        onnx.shape_inference.infer_shapes(slim, check_type=True, strict_mode=True)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ModelError(f"shapes do not fit together: {first_line(ValueError(text))}") from None
+    inferred = onnx.shape_inference.infer_shapes(slim, data_prop=True)
+    shapes = {}
+    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
+        shape = _static_shape(value)
+        if shape is not None:
+            shapes[value.name] = shape
+    for tensor in model.graph.initializer:
+        shapes[tensor.name] = tuple(tensor.dims)
+    return shapes
+
+
+def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
+    """The shape of a value if every dimension is a number."""
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        return None
+    dims = value.type.tensor_type.shape.dim
+    return tuple(int(d.dim_value) for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+
+
+def check(model: onnx.ModelProto) -> None:
+    """The ONNX checker's rules: known attributes, numbers of operands, one opset per domain."""
+    # The checker wants a shape for every result; where the file declares none, inference knows it.
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
+    if any(not value.type.tensor_type.HasField("shape") for value in inferred.graph.output):
+        return
+    try:
+        onnx.checker.check_model(inferred)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"not a valid ONNX model: {first_line(error)}") from None
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    slim = onnx.ModelProto()
+    slim.ir_version = model.ir_version
+    slim.opset_import.extend(model.opset_import)
+    graph = slim.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.output.extend(model.graph.output)
+    names = {tensor.name for tensor in model.graph.initializer}
+    graph.input.extend(value for value in model.graph.input if value.name not in names)
+    for tensor in model.graph.initializer:
+        if prod(tensor.dims) <= _INFERENCE_ELEMENTS:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return slim
+
