@@ -45,10 +45,11 @@ class Histogram:
         return (numbers - len(counts) // 2) * width, counts[numbers], width
 
     def _grow(self, row: int, exponent: int) -> None:
-        counts = self._counts[row]
-        half = len(counts) // 2
+        half = self._counts.shape[1] // 2
+        # All of a half collapses into one bin after bit_length steps; more would only shift further.
         steps = min(exponent - int(self._exponents[row]), half.bit_length())
-        numbers = (np.arange(-half, half) >> steps) + half
-        self._counts[row] = 0
-        np.add.at(self._counts[row], numbers, counts.copy())
+        merged = (np.arange(-half, half) >> steps) + half
+        counts = np.zeros_like(self._counts[row])
+        np.add.at(counts, merged, self._counts[row])
+        self._counts[row] = counts
         self._exponents[row] = exponent

@@ -86,7 +86,8 @@ class Percentile:
         share = cut if low >= 0.0 or high <= 0.0 else cut / 2
         lower = low if low >= 0.0 else _quantile(edges, counts, width, share)
         upper = high if high <= 0.0 else _quantile(edges, counts, width, 1.0 - share)
-        return max(low, lower), min(high, upper)
+        # A quantile is linear inside its bin, which may reach beyond the values in it.
+        return min(max(low, lower), high), max(min(high, upper), low)
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,11 @@ def _read(path: Path, signature: Signature) -> Sequence[Item]:
         )
 
     def read() -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("is one array without a name, not an archive")
+            return dict(archive)
 
     return [_guarded(path, read)]
 
