@@ -23,7 +23,7 @@ from tvmcomp.graph.layers import (
     TensorSpec,
     View,
 )
-from tvmcomp.kernels.binary import build_add, build_multiply
+from tvmcomp.kernels.binary import build_add, build_mul
 from tvmcomp.kernels.concat import build_concat
 from tvmcomp.kernels.conv import build_conv
 from tvmcomp.kernels.convert import build_copy, build_dequantize, build_quantize
@@ -56,7 +56,7 @@ KERNELS: Mapping[type[Layer], tuple[Builder, ...]] = {
     Copy: (build_copy,),
     Table: (build_table,),
     IntAdd: (build_add,),
-    IntMul: (build_multiply,),
+    IntMul: (build_mul,),
     Concat: (build_concat,),
     MaxPool: (build_max_pool,),
     IntAvgPool: (build_avg_pool,),
