@@ -58,14 +58,14 @@ def compress_model(
     steps.validate(device)
     canonical = model if is_canonical(model) else canonicalize(model)
     samples = load_samples(calibration, canonical.signature)
-    stats = collect(
+    statistics = collect(
         canonical,
         samples,
         steps.observations(canonical, device),
         execute=lambda tapped: _execute(tapped, device),
         progress=progress,
     )
-    return compress(canonical, steps, stats, device)
+    return compress(canonical, steps, statistics, device)
 
 
 def compile_model(

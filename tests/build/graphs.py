@@ -81,5 +81,5 @@ class Net:
             for i, o in enumerate(outputs)
         }
         signature = Signature({"x": TensorType(self._shape, "float32")}, types)
-        provenance = Provenance("test", "0" * 64, "test", ("canonical",))
+        provenance = Provenance("test", "0" * 64, "test", ("canonicalize",))
         return Model(flow.build(), self.params, signature, provenance)

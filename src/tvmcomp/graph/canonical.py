@@ -37,7 +37,9 @@ from tvmcomp.graph.rewrite import Rewriter
 from tvmcomp.graph.simplify import Simplify
 from tvmcomp.model import Model
 
-__all__ = ["CANONICAL", "canonicalize"]
+__all__ = ["CANONICAL", "canonicalize", "is_canonical"]
+
+_STEP = "canonicalize"
 
 CANONICAL: tuple[type[Rewriter], ...] = (
     # One spelling for every operator.
@@ -57,4 +59,9 @@ def canonicalize(model: Model) -> Model:
     """The model in canonical form; numerically the same up to float32 rounding."""
     for rewriter in CANONICAL:
         model = rewriter(model).run()
-    return model.with_step("canonicalize")
+    return model.with_step(_STEP)
+
+
+def is_canonical(model: Model) -> bool:
+    """Whether `canonicalize` has made this model, or what it was compressed from."""
+    return _STEP in model.provenance.steps
