@@ -76,6 +76,7 @@ class WorkerPool:
 
     def __init__(self, program: Program, size: int, threads: int) -> None:
         self._process = os.getpid()
+        self._closed = False
         self._local = threading.local()
         self._workers = ThreadPoolExecutor(
             size, "tvmcomp", _prepare_worker, (self._local, program, threads)
@@ -91,11 +92,14 @@ class WorkerPool:
         try:
             future = self._workers.submit(_run_on_worker, self._local, inputs, outputs)
         except RuntimeError:
-            raise _closed() from None
+            if self._closed:
+                raise _closed() from None
+            raise
         future.result()
 
     def close(self) -> None:
         """Wait until no call runs, then end the threads."""
+        self._closed = True
         if os.getpid() == self._process:
             self._workers.shutdown(wait=True)
 
