@@ -15,9 +15,8 @@ import numpy as np
 class Fake:
     """Sleeps `ms` a call and notes (label, pid, environment, processors) of every call in `log`."""
 
-    versions = {"fake": "1"}
-
     def __init__(self, label, threads, log=None, ms=0.2, slow_first=0, offset=0.0):
+        self.versions = {"fake": "1"}
         self.settings = {"threads": threads}
         self._label = label
         self._log = log and Path(log)
@@ -98,10 +97,9 @@ def count_step(*, log, fail=False):
 class Numpy:
     """The network of `tiny_model.npz` in numpy: conv 3x3, relu, mean, dense."""
 
-    versions = {"numpy": np.__version__}
-    settings: dict = {}
-
     def __init__(self, path):
+        self.versions = {"numpy": np.__version__}
+        self.settings = {}
         with np.load(path) as archive:
             self._weights = {name: archive[name] for name in archive.files}
 

@@ -85,7 +85,7 @@ def test_the_report_has_the_schema_and_the_ratio_says_who_is_faster():
     check_schema(report)
     slow, fast = report["peers"]
     assert (slow["name"], slow["precision"], fast["precision"]) == ("slow", "int8", "float32")
-    assert 2 < slow["ratio"] < 8  # 8 ms against our 2: we are faster, so above 1
+    assert slow["ratio"] > 1.5  # 8 ms against our 2: we are faster, so above 1
     assert fast["ratio"] < 0.8
     assert report["subject"]["settings"] == {"threads": 1}
     assert report["subject"]["versions"] == {"fake": "1"}

@@ -29,5 +29,5 @@ def test_a_library_may_be_a_file_and_absent_parts_are_null(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="nothing.so"):
+    with pytest.raises(DataError, match=r"nothing\.so"):
         size(library=tmp_path / "nothing.so")

@@ -151,7 +151,7 @@ def _openvino(model: _Source) -> tuple[Contender, ...]:
 def _torch(model: _Source) -> tuple[Contender, ...]:
     options = {"path": str(model.path)}
     room = f"{_ROOM}.torch"
-    compiled = {**options, "cache": str(model.scratch / "inductor")}
+    compiled = {**options, "cache": str(model.scratch / "inductor"), "backend": "inductor"}
     return (
         Contender("torch", "float32", f"{room}:open_eager", options),
         Contender("torch", "bf16", f"{room}:open_autocast", options),

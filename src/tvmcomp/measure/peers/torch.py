@@ -66,7 +66,7 @@ def open_autocast(*, path: str, threads: int) -> _Module:
     return _Module(module, context, {"mode": "eager, autocast"})
 
 
-def open_compiled(*, path: str, threads: int, cache: str) -> _Module:
+def open_compiled(*, path: str, threads: int, cache: str, backend: str) -> _Module:
     """The program through `torch.compile` with frozen weights; its kernels are built at the first call."""
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise TvmcompError("torch.compile needs a C++ compiler; install g++ or set CXX")
@@ -77,7 +77,8 @@ def open_compiled(*, path: str, threads: int, cache: str) -> _Module:
     module = _load(path, threads)
     import torch
 
-    return _Module(torch.compile(module), nullcontext, {"mode": "torch.compile, frozen weights"})
+    settings = {"mode": "torch.compile, frozen weights", "backend": backend}
+    return _Module(torch.compile(module, backend=backend), nullcontext, settings)
 
 
 def _load(path: str, threads: int) -> Any:
