@@ -31,14 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"[{result.row.name}]{check_line(check)}", flush=True)
             return
         reason = f": {result.not_run}" if result.not_run else ""
-        print(f"[{result.row.name}] {result.verdict.value}{reason}, {result.wall_s:.0f} s\n", flush=True)
+        print(
+            f"[{result.row.name}] {result.verdict.value}{reason}, {result.wall_s:.0f} s\n",
+            flush=True,
+        )
         done.append(result)
         write_report(folder, host, done, time.monotonic() - begun)
 
     rows = [row for row in ROWS if row.name in options.only]
     results = drive(rows, folder, tiny=options.tiny, nets=options.networks, tell=tell)
     failed = [result.row.name for result in results if result.verdict is Verdict.FAIL]
-    print(f"{folder / 'acceptance.md'}: {len(results) - len(failed)} of {len(results)} rows did not fail")
+    print(
+        f"{folder / 'acceptance.md'}: {len(results) - len(failed)} of {len(results)} rows did not fail"
+    )
     return GATE_MISSED if failed else 0
 
 
@@ -49,17 +54,29 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         chosen = [name.strip() for name in text.split(",") if name.strip()]
         unknown = [name for name in chosen if name not in known]
         if unknown or not chosen:
-            raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; use {', '.join(known)}")
+            raise argparse.ArgumentTypeError(
+                f"unknown {', '.join(unknown)}; use {', '.join(known)}"
+            )
         return chosen
 
     parser = argparse.ArgumentParser(prog="acceptance", description="Run the acceptance table.")
     parser.add_argument(
-        "--only", type=lambda t: some_of(names, t), default=names, metavar="ROW,...", help=", ".join(names)
+        "--only",
+        type=lambda t: some_of(names, t),
+        default=names,
+        metavar="ROW,...",
+        help=", ".join(names),
     )
     parser.add_argument(
-        "--networks", type=lambda t: some_of(nets, t), default=[], metavar="NET,...", help=", ".join(nets)
+        "--networks",
+        type=lambda t: some_of(nets, t),
+        default=[],
+        metavar="NET,...",
+        help=", ".join(nets),
     )
-    parser.add_argument("--tiny", action="store_true", help="tiny networks: to try the harness itself")
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny networks: to try the harness itself"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "acceptance", metavar="DIR")
     return parser.parse_args(argv)
 

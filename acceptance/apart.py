@@ -16,7 +16,12 @@ from acceptance.host import ROOT
 __all__ = ["environment", "run_apart"]
 
 _MARK = "acceptance-result:"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TVM_NUM_THREADS",
+)
 
 
 def environment(threads: int | None = None) -> dict[str, str]:

@@ -106,7 +106,9 @@ class _Shift:
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
         if self._waiting:
-            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit {code}"
+            how = (
+                f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit {code}"
+            )
             name = self._waiting[0]
             text = f"took more than {self._row_seconds:g} s" if late else f"its process {how}"
             self._check(name, Check(name, text, "no crash", False))

@@ -68,7 +68,11 @@ def _one(context: Context, net: Net, source: Source) -> Iterator[Check]:
 def _run(context: Context) -> Iterator[Check]:
     for net in context.nets:
         for source in SOURCES:
-            yield from tried(f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s))
+            yield from tried(
+                f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s)
+            )
 
 
-ROW = Row("float", "float32: max|a-b| / max|b| <= 1e-4 against the framework, from torch and ONNX", _run)
+ROW = Row(
+    "float", "float32: max|a-b| / max|b| <= 1e-4 against the framework, from torch and ONNX", _run
+)

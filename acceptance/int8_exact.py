@@ -44,7 +44,9 @@ def _one(context: Context, net: Net, source: Source) -> Iterator[Check]:
             detail = f"{differing} of {want.size} values differ" if differing else ""
             if differing:
                 detail += "; " + _located(compiled.graph, {name: x})
-            yield holds(f"{net.name} from {source}, {about}: equals the reference", not differing, detail)
+            yield holds(
+                f"{net.name} from {source}, {about}: equals the reference", not differing, detail
+            )
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -61,7 +63,11 @@ def _located(graph, inputs) -> str:  # type: ignore[no-untyped-def]
 def _run(context: Context) -> Iterator[Check]:
     for net in context.nets:
         for source in SOURCES:
-            yield from tried(f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s))
+            yield from tried(
+                f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s)
+            )
 
 
-ROW = Row("int8-exact", "int8: bit-equal to the integer reference end to end, from torch and ONNX", _run)
+ROW = Row(
+    "int8-exact", "int8: bit-equal to the integer reference end to end, from torch and ONNX", _run
+)

@@ -42,13 +42,19 @@ def _one(context: Context, net: Net, source: Source) -> Iterator[Check]:
                     worst, where = float(off.max()), f"{layer.name} ({type(layer).__name__})"
     about = f"{net.name} from {source}"
     yield at_most(f"{about}: largest difference in steps", worst, 1, where)
-    yield figure(f"{about}: codes that differ at all", differing / max(1, codes), f"{judged} layers")
+    yield figure(
+        f"{about}: codes that differ at all", differing / max(1, codes), f"{judged} layers"
+    )
 
 
 def _run(context: Context) -> Iterator[Check]:
     for net in context.nets:
         for source in SOURCES:
-            yield from tried(f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s))
+            yield from tried(
+                f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s)
+            )
 
 
-ROW = Row("int8-steps", "int8: each op, fed the same codes, within one step of the float simulation", _run)
+ROW = Row(
+    "int8-steps", "int8: each op, fed the same codes, within one step of the float simulation", _run
+)

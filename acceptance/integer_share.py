@@ -62,7 +62,9 @@ def _one(context: Context, net: Net, source: Source) -> Iterator[Check]:
 def _run(context: Context) -> Iterator[Check]:
     for net in context.nets:
         for source in SOURCES:
-            yield from tried(f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s))
+            yield from tried(
+                f"{net.name} from {source}", lambda n=net, s=source: _one(context, n, s)
+            )
 
 
 ROW = Row("integer-share", "int8: skipped operators hold at most 1 % of the MACs", _run)

@@ -30,7 +30,9 @@ def photos(count: int, size: int, seed: int) -> np.ndarray:
         crop = picture[top : top + side, left : left + side].astype(np.float32) / 255
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
-        pixels = torch.from_numpy(np.ascontiguousarray(((crop - _MEAN) / _DEVIATION).transpose(2, 0, 1)))
+        pixels = torch.from_numpy(
+            np.ascontiguousarray(((crop - _MEAN) / _DEVIATION).transpose(2, 0, 1))
+        )
         scaled = torch.nn.functional.interpolate(
             pixels[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
         )

@@ -16,7 +16,9 @@ __all__ = ["check_line", "shown", "write_report"]
 SCHEMA = 1
 
 
-def write_report(folder: Path, host: Mapping[str, Any], results: Sequence[Result], wall_s: float) -> None:
+def write_report(
+    folder: Path, host: Mapping[str, Any], results: Sequence[Result], wall_s: float
+) -> None:
     """acceptance.json and acceptance.md in `folder`; written after every row, so none is lost."""
     data = {
         "schema": SCHEMA,
@@ -68,7 +70,9 @@ def _markdown(data: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in data["rows"]:
-        reason = f": {_cell(row['reason'])}" if row["reason"] and row["verdict"] == "not run" else ""
+        reason = (
+            f": {_cell(row['reason'])}" if row["reason"] and row["verdict"] == "not run" else ""
+        )
         load = row["load_average"][0] if row["load_average"] else ""
         lines.append(
             f"| {row['row']} | {_cell(row['claim'])} | **{row['verdict']}**{reason} "

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from acceptance import float_match, int8_exact, int8_steps, integer_share, sqnr
+from acceptance import (
+    arrays,
+    bad_files,
+    bench_json,
+    compile_time,
+    damage,
+    fallback,
+    float_match,
+    int8_exact,
+    int8_steps,
+    integer_share,
+    quickstart,
+    speed,
+    sqnr,
+    threads,
+)
 from acceptance.row import Row
 
 __all__ = ["ROWS"]
 
 ROWS: tuple[Row, ...] = (
+    quickstart.ROW,
+    # Networks, from torch and from ONNX.
     float_match.ROW,
     int8_exact.ROW,
     int8_steps.ROW,
     sqnr.ROW,
     integer_share.ROW,
+    # Speed.
+    speed.ROW,
+    fallback.ROW,
+    compile_time.ROW,
+    # What must never happen.
+    damage.ROW,
+    bad_files.ROW,
+    arrays.ROW,
+    threads.ROW,
+    bench_json.ROW,
 )
