@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tvmcomp import __version__
 from tvmcomp.artifact import (
     Function,
     Manifest,
@@ -157,7 +158,7 @@ def _payload(
             Function("main", state.model.signature, (variant,), golden=_tolerance(state.graph)),
         ),
         versions=Versions(
-            tvmcomp=version("tvmcomp"),
+            tvmcomp=__version__,
             tvm=version("apache-tvm"),
             tvm_ffi=version("apache-tvm-ffi"),
             python=platform.python_version(),
