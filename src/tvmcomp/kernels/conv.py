@@ -36,8 +36,7 @@ def build_conv(
         return None
     if isinstance(layer, IntConv) and layer.table is not None and not (isa.vnni and isa.vbmi):
         return None
-    x, y = layouts[layer.inputs[0]], layouts[layer.output]
-    if x.halo < max(layer.pads):
+    if layouts[layer.inputs[0]].halo < max(layer.pads):
         return None
     spec = _spec(layer, tensors, layouts, isa, plan)
     digest = hashlib.sha256(repr((spec, isa)).encode()).hexdigest()[:20]
@@ -66,7 +65,7 @@ def _spec(
     mac = mac_for(x.dtype, isa)
     return Spec(
         geometry=geometry,
-        plan=plan or choose_plan(geometry, isa),
+        plan=plan or choose_plan(geometry, isa, layer.weight.itemsize),
         epilogue=_epilogue(layer, x, y, residual),
         y=layouts[y.name],
         halo=y.qparams.zero_point if y.qparams else 0,

@@ -28,6 +28,10 @@ from tvmcomp.kernels.vector import Isa, Operand, build_func, byte_size, each, i6
 
 __all__ = ["emit"]
 
+_LINE = 64
+# With less to do, waking the thread pool costs more than it saves.
+_PARALLEL_PRODUCTS = 1 << 20
+
 
 @lru_cache(maxsize=1024)
 def emit(spec: Spec, isa: Isa) -> tirx.PrimFunc:
@@ -65,8 +69,9 @@ class _Emitter:
     def loops(self) -> None:
         """The order of blocks."""
         rows = self.spec.geometry.batch * bands(self.spec)[0].count
+        parallel = self.spec.products >= _PARALLEL_PRODUCTS
         if self.spec.plan.split is Split.CHANNELS:
-            self._columns(lambda c: self._pixels(c, i64(0), i64(rows), None), parallel=True)
+            self._columns(lambda c: self._pixels(c, i64(0), i64(rows), None), parallel=parallel)
             return
         chunk = min(self.spec.plan.chunk, rows)
         items = -(-rows // chunk)
@@ -79,7 +84,7 @@ class _Emitter:
             last = None if items == 1 else tirx.EQ(index, i64(items - 1))
             self._columns(lambda c: self._pixels(c, first, count, last), parallel=False)
 
-        each(items, item, parallel=True)
+        each(items, item, parallel=parallel)
 
     def _columns(self, visit: Callable[[_Column], None], *, parallel: bool) -> None:
         """Every block of output channels of every group."""
@@ -224,8 +229,18 @@ class _Emitter:
             zero = constants.load(i64(places(spec).zero), "int32", 1)
             weights = T.bind(weights + number * tirx.Cast("int64", zero))
 
-        def body(x: Expr, w: Expr, count: int) -> None:
+        per_tap = bodies + (rest > 0)
+        lines = self._prefetched(vectors * unroll)
+        span = per_tap * lines * _LINE
+        ahead = i64(0)
+        if lines:
+            behind = spec.steps * step
+            ahead = T.bind(weights + i64(behind) + number * i64(kernel_h * kernel_w * span))
+
+        def body(x: Expr, w: Expr, fetch: Expr, count: int) -> None:
             for u in range(count):
+                for line in range(u * lines // count, (u + 1) * lines // count):
+                    _prefetch(constants, fetch + i64(line * _LINE))
                 loaded = [
                     T.bind(
                         mac.weights(
@@ -245,18 +260,36 @@ class _Emitter:
                         )
 
         def tap(i: Expr, j: Expr) -> None:
+            t = T.bind(i * i64(kernel_w) + j)
             start = T.bind(x + i * i64(step_h) + j * i64(step_w))
-            w = T.bind(weights + (i * i64(kernel_w) + j) * i64(spec.units * step))
-            each(
-                bodies,
-                lambda q: body(
+            w = T.bind(weights + t * i64(spec.units * step))
+            fetch = T.bind(ahead + t * i64(span))
+
+            def bodies_at(q: Expr, count: int = unroll) -> None:
+                body(
                     T.bind(start + q * i64(unroll * unit)),
                     T.bind(w + q * i64(unroll * step)),
-                    unroll,
-                ),
-            )
+                    T.bind(fetch + q * i64(lines * _LINE)),
+                    count,
+                )
+
+            each(bodies, bodies_at)
             if rest:
-                done = bodies * unroll
-                body(T.bind(start + i64(done * unit)), T.bind(w + i64(done * step)), rest)
+                bodies_at(i64(bodies), rest)
 
         each(kernel_h, lambda i: each(kernel_w, lambda j: tap(i, j)))
+
+    def _prefetched(self, vectors: int) -> int:
+        """Lines of the next block of weights to fetch per body, which reads `vectors` vectors of this one."""
+        if not self.spec.plan.prefetch:
+            return 0
+        g = self.spec.geometry
+        blocks = g.batch * sum(band.count * band.blocks for band in bands(self.spec))
+        return -(-vectors * places(self.spec).step // (_LINE * blocks))
+
+
+def _prefetch(operand: Operand, offset: Expr) -> None:
+    locality = tirx.IntImm("int32", 2)  # into L2: L1 holds the block in use
+    zero, data = tirx.IntImm("int32", 0), tirx.IntImm("int32", 1)
+    address = operand.address(offset)
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, zero, locality, data))

@@ -126,14 +126,14 @@ def _scaled(spec: Spec, isa: Isa, operands: Operands, block: Block) -> Callable[
     residual, r = spec.epilogue.residual, operands.r
     if residual is None or r is None:
         return lambda p, h: T.bind(
-            fma(isa, cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
+            fma(cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
         )
     scale = T.bind(splat(constants.load(i64(places(spec).residual_scale), "float32", 1), lanes))
 
     def value(p: int, h: int) -> Expr:
-        first = fma(isa, cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
+        first = fma(cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
         codes = r.widen(_residual_offset(spec, block, p, h), residual, lanes)
-        return T.bind(fma(isa, codes, scale, first, lanes))
+        return T.bind(fma(codes, scale, first, lanes))
 
     return value
 

@@ -70,6 +70,12 @@ class Spec:
         """Vectors of output channels in one group."""
         return -(-self.geometry.outputs // self.lanes)
 
+    @property
+    def products(self) -> int:
+        """Multiplications in all, as a measure of work."""
+        g = self.geometry
+        return g.pixels * g.depth * g.outputs * g.groups
+
     def stored(self, vector: int) -> int:
         """Outputs to store of this vector of a group: all lanes if there is room for them."""
         first = vector * self.lanes
