@@ -39,7 +39,10 @@ def bench(
     ] = None,
     threads: Threads = 1,
 ) -> Answer:
-    """Measure an artifact, and other frameworks on the model it came from, taking turns."""
+    """Time an artifact, and others beside it.
+
+    Each network runs in its own process; they take turns on the same input and threads.
+    """
     from tvmcomp.cli.bench_artifact import bench_artifact
 
     with screen.progress() as progress:

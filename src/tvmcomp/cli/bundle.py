@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tvmcomp.cli.arguments import Artifact, existing
+from tvmcomp.cli.arguments import Artifact, DryRun, existing
 from tvmcomp.cli.screen import Answer, Screen, print_pairs
 
 __all__ = ["bundle"]
@@ -20,10 +20,21 @@ def bundle(
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="A folder that is not there yet."),
     ],
+    dry_run: DryRun = False,
 ) -> Answer:
-    """Lay an artifact, the runtime libraries and a loader into one folder that can be moved."""
-    from tvmcomp.runtime import bundle as write_bundle
+    """Put an artifact in a folder to carry.
 
+    The folder holds the runtime too: a machine with Python and numpy runs it.
+    """
+    from tvmcomp.runtime.bundle import bundle as write_bundle
+    from tvmcomp.runtime.bundle import check_bundle
+
+    if dry_run:
+        check_bundle(existing(artifact), output)
+        return Answer(
+            {"artifact": str(artifact), "folder": None, "bytes": None},
+            lambda: print(f"ok: {output} would be written"),
+        )
     with screen.progress() as progress:
         progress("bundle", 0, None)
         folder = write_bundle(existing(artifact), output)

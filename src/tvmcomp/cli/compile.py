@@ -42,7 +42,11 @@ def compile(
     ] = None,
     dry_run: DryRun = False,
 ) -> Answer:
-    """Compile a model for one target, compressed by a recipe, and save it as one file."""
+    """Compile a model into one artifact.
+
+    Without --recipe it stays float32. The artifact is written at the end, whole, and replaces an
+    existing file only then.
+    """
     shapes = parse_shapes(input_shape)
     check_output(output)
     from tvmcomp.cli.compile_file import Job, check_job, compile_file

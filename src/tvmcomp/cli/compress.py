@@ -35,7 +35,10 @@ def compress(
     input_shape: InputShapes = None,
     dry_run: DryRun = False,
 ) -> Answer:
-    """Apply a recipe and report every layer: scheme, bytes, error, and what stays in float and why."""
+    """Show what a recipe does to each layer.
+
+    Scheme, bytes and error of every layer it changes; what stays in float, and why.
+    """
     shapes = parse_shapes(input_shape)
     from tvmcomp.cli.compile_file import Job, check_job, compress_file
 

@@ -27,7 +27,7 @@ def inspect(
         typer.Option("--kernels", help="One row per kernel call, with its share of the time here."),
     ] = False,
 ) -> Answer:
-    """Print an artifact's signature, target, sizes, origin and measurements."""
+    """Print what an artifact contains."""
     from tvmcomp.artifact import read_artifact
     from tvmcomp.artifact import verify as check_file
 

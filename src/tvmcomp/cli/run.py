@@ -28,7 +28,7 @@ def run(
     threads: Threads = 1,
     dry_run: DryRun = False,
 ) -> Answer:
-    """Run every sample of an .npz file through an artifact."""
+    """Run an artifact on a file's samples."""
     from tvmcomp.cli.samples import read_npz, run_samples, sample_calls, write_npz
     from tvmcomp.runtime import load
 

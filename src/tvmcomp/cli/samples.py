@@ -32,11 +32,11 @@ class Runnable(Protocol):
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file; pickled objects are refused."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise DataError(f"{path}: holds one array without a name; save it with numpy.savez")
-        with file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise DataError(f"{path}: holds one array without a name; save it with numpy.savez")
+            return {name: loaded[name] for name in loaded.files}
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -9,7 +9,10 @@ __all__ = ["verify"]
 
 
 def verify(screen: Screen, artifact: Artifact) -> Answer:
-    """Check every byte, that this host can run it, and that its test run repeats; exit 4 if not."""
+    """Check an artifact and its test run.
+
+    Every byte, that this host can run it, and that its golden run repeats; exit 4 if not.
+    """
     from tvmcomp.runtime import verify as verify_artifact
 
     with screen.progress() as progress:

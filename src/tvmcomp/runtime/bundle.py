@@ -29,7 +29,7 @@ from tvmcomp.runtime.host import (
     find_runtime,
 )
 
-__all__ = ["bundle"]
+__all__ = ["bundle", "check_bundle"]
 
 _OURS = ("__init__.py", "errors.py", "model.py", "artifact", "runtime", "target/cpu.py")
 # Headers, sources and build helpers of tvm_ffi: nothing that running needs.
@@ -59,13 +59,8 @@ def bundle(artifact: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
     The folder runs on Linux hosts of the same architecture with the same minor version of Python and
     any numpy this tvmcomp takes. Returns its path.
     """
+    runtime = check_bundle(artifact, out)
     artifact, out = Path(artifact), Path(out)
-    if out.exists():
-        raise UsageError(f"{out}: already exists; choose a new folder")
-    payload = read_artifact(artifact)
-    runtime = find_runtime()
-    check_versions(payload.manifest.versions, runtime)
-    check_machine(payload)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
     try:
         try:
@@ -78,6 +73,17 @@ def bundle(artifact: str | os.PathLike[str], out: str | os.PathLike[str]) -> Pat
             f"{out}: cannot be written ({error}); free space or choose another folder"
         ) from None
     return out
+
+
+def check_bundle(artifact: str | os.PathLike[str], out: str | os.PathLike[str]) -> RuntimeFiles:
+    """Raise what `bundle` would before it writes; returns the runtime it would copy."""
+    if Path(out).exists():
+        raise UsageError(f"{out}: already exists; choose a new folder")
+    payload = read_artifact(artifact)
+    runtime = find_runtime()
+    check_versions(payload.manifest.versions, runtime)
+    check_machine(payload)
+    return runtime
 
 
 def _fill(folder: Path, artifact: Path, runtime: RuntimeFiles) -> None:
