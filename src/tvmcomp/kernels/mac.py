@@ -73,7 +73,7 @@ class Fma:
         return constants.load(offset, "float32", lanes)
 
     def step(self, acc: Expr, x: Expr, w: Expr, lanes: int) -> Expr:
-        return fma(self.isa, x, w, acc, lanes) if self.isa.fma else acc + x * w
+        return fma(x, w, acc, lanes) if self.isa.fma else acc + x * w
 
 
 @dataclass(frozen=True)
