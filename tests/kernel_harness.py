@@ -38,7 +38,6 @@ ROWS = [
         "avx512_vnni",
         "avx512vbmi",
     ),
-    _row(Isa("avx512-vnni", 16, vnni=True, fma=True), "cascadelake", "avx512_vnni"),
     _row(Isa("avx512", 16, fma=True), "skylake-avx512", "avx512bw"),
     _row(Isa("avx2", 8, fma=True), "haswell", "avx2", "fma"),
     _row(GENERIC, "x86-64-v2", "sse4_2"),

@@ -44,7 +44,7 @@ class Isa:
     """One row of the kernel table: what a generator may use.
 
     lanes: dwords in the widest vector; vnni: vpdpbusd on `lanes` dwords; vbmi: vpermb / vpermi2b;
-    fma: a hardware float32 fma (without it `fma` is emulated exactly).
+    fma: a hardware float32 fma (without it `fma` is a slow call).
     """
 
     name: str
@@ -111,25 +111,9 @@ def _suffix(letter: str, bits: int, lanes: int) -> str:
     return f"{letter}{bits}" if lanes == 1 else f"v{lanes}{letter}{bits}"
 
 
-def fma(isa: Isa, a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
-    """float32 a*b + c with one rounding, on every CPU."""
-    if isa.fma:
-        return pure("float32", lanes, f"llvm.fma.{_suffix('f', 32, lanes)}", a, b, c)
-    # The product is exact in float64. The sum is not: TwoSum finds its error, and a sum rounded to
-    # odd survives the second rounding to float32.
-    product = T.bind(cast("float64", a, lanes) * cast("float64", b, lanes))
-    addend = T.bind(cast("float64", c, lanes))
-    total = T.bind(product + addend)
-    back = T.bind(total - product)
-    error = T.bind((product - (total - back)) + (addend - back))
-    bits = T.bind(tirx.reinterpret(_vector("int64", lanes), total))
-    one = splat(1, lanes, "int64")
-    signs = bits ^ tirx.reinterpret(_vector("int64", lanes), error)
-    toward = (signs >> splat(63, lanes, "int64")) | one
-    even = tirx.EQ(bits & one, splat(0, lanes, "int64"))
-    inexact = tirx.NE(error, splat(0.0, lanes, "float64"))
-    odd = tirx.Select(inexact, tirx.Select(even, bits + toward, bits), bits)
-    return cast("float32", tirx.reinterpret(_vector("float64", lanes), odd), lanes)
+def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
+    """float32 a*b + c with one rounding; where the CPU has no fma, LLVM calls libm's, which is exact."""
+    return pure("float32", lanes, f"llvm.fma.{_suffix('f', 32, lanes)}", a, b, c)
 
 
 def round_clip(value: Expr, low: float, high: float, lanes: int, dtype: str | None = None) -> Expr:
