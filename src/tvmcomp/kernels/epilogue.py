@@ -56,7 +56,7 @@ def finish(spec: Spec, isa: Isa, operands: Operands, block: Block) -> None:
     if spec.dtype == "float32":
         _finish_float(spec, operands, block)
         return
-    value = _scaled(spec, isa, operands, block)
+    value = _scaled(spec, operands, block)
     if isa.vnni and spec.lanes == 16:
         _store_packed(spec, operands, block, value)
         return
@@ -110,7 +110,7 @@ def _finish_float(spec: Spec, operands: Operands, block: Block) -> None:
         _store(operands.y, block.y + i64(offset), value, "float32", lanes, block.counts[h])
 
 
-def _scaled(spec: Spec, isa: Isa, operands: Operands, block: Block) -> Callable[[int, int], Expr]:
+def _scaled(spec: Spec, operands: Operands, block: Block) -> Callable[[int, int], Expr]:
     """(p, h) -> the float32 value before rounding."""
     lanes, constants = spec.lanes, operands.constants
     stride = parts(spec) * lanes * 4
