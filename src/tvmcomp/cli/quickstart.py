@@ -34,23 +34,24 @@ def quickstart(
 
 
 def _show(result: Quickstart) -> None:
-    base = result.rows[0].median_ms
+    rows = (*result.peers, result.float32, result.int8)
+    base = rows[0].median_ms
     print_table(
         ("", "precision", "accuracy ", "ms ", "p10 ", "p90 ", "speed ", "parameters ", "file "),
         [
             (
                 row.name,
                 row.precision,
-                f"{row.accuracy:.2%} of {result.samples}",
+                f"{row.accuracy:.2%} of {row.samples}",
                 *(_figure(value, "{:.4f}") for value in (row.median_ms, row.p10_ms, row.p90_ms)),
                 _figure(base and row.median_ms and base / row.median_ms, "{:.2f}x"),
                 f"{row.params_bytes:,} B",
                 _figure(row.file_bytes, "{:,} B"),
             )
-            for row in result.rows
+            for row in rows
         ],
     )
-    for row in result.rows:
+    for row in rows:
         if row.reason is not None:
             print(f"{row.name} {row.precision} was not timed: {row.reason}")
     print(

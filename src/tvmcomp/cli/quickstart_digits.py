@@ -44,6 +44,7 @@ class Row:
     name: str
     precision: str
     accuracy: float
+    samples: int | None
     median_ms: float | None
     p10_ms: float | None
     p90_ms: float | None
@@ -54,13 +55,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What the quickstart made and measured; `missed` lists the gates it did not reach."""
+    """What the quickstart made and measured; `missed` lists the gates it did not reach.
+
+    bench: all of what was measured side by side, as `tvmcomp bench --json` gives it.
+    """
 
     artifact: Path
-    samples: int
-    rows: tuple[Row, ...]
+    peers: tuple[Row, ...]
+    float32: Row
+    int8: Row
     missed: tuple[str, ...]
-    bench: dict[str, Any]
+    bench: Mapping[str, Any]
     seconds: float
 
     @property
@@ -75,10 +80,11 @@ class Quickstart:
         """JSON values."""
         return {
             "artifact": str(self.artifact),
-            "samples": self.samples,
-            "rows": [asdict(row) for row in self.rows],
+            "float32": asdict(self.float32),
+            "int8": asdict(self.int8),
+            "peers": [asdict(row) for row in self.peers],
             "missed": list(self.missed),
-            "bench": self.bench,
+            "bench": dict(self.bench),
             "seconds": self.seconds,
             "next": list(self.next_commands),
         }
@@ -116,17 +122,17 @@ def quickstart(
         _accuracy(predict, digits)
         for predict in (lambda images: digit_scores(net, images), wide, small)
     ]
-    with tempfile.TemporaryDirectory(prefix="tvmcomp-quickstart-") as scratch:
-        program, float_file, int8_file = (Path(scratch) / f"{i}.pt2" for i in range(3))
-        save_program(net, program)
-        wide.save(float_file)
-        small.save(int8_file)
-        float_bytes = float_file.stat().st_size
+    with tempfile.TemporaryDirectory(prefix="tvmcomp-quickstart-") as folder_name:
+        scratch = Path(folder_name)
+        wide.save(scratch / "float32.tvmcomp")
+        small.save(scratch / "int8.tvmcomp")
+        save_program(net, scratch / "digits.pt2")
+        float_bytes = (scratch / "float32.tvmcomp").stat().st_size
         measured = bench(
-            contender(int8_file, small.payload.manifest),
+            contender(scratch / "int8.tvmcomp", small.payload.manifest),
             [
-                *_eager(program, model, Path(scratch)),
-                contender(float_file, wide.payload.manifest),
+                *_eager(scratch / "digits.pt2", model, scratch),
+                contender(scratch / "float32.tvmcomp", wide.payload.manifest),
             ],
             [test_digit],
             description="the first digit of the test split",
@@ -138,12 +144,13 @@ def quickstart(
     entries = [*measured["peers"], measured["subject"]]
     params = [model.params_bytes, _params_bytes(wide), _params_bytes(small)]
     files = [None, float_bytes, output.stat().st_size]
-    rows = tuple(starmap(_row, zip(entries, accuracies, params, files, strict=True)))
+    *peers, float32, int8 = starmap(_row, zip(entries, accuracies, params, files, strict=True))
     return Quickstart(
         artifact=output,
-        samples=len(digits.test_labels),
-        rows=rows,
-        missed=_missed(rows[1], rows[2]),
+        peers=tuple(peers),
+        float32=float32,
+        int8=int8,
+        missed=_missed(float32, int8),
         bench=measured,
         seconds=perf_counter() - begun,
     )
@@ -172,6 +179,7 @@ def _row(
         name=entry["name"],
         precision=entry["precision"],
         accuracy=found.value,
+        samples=found.samples,
         median_ms=entry["median_ms"],
         p10_ms=entry["p10_ms"],
         p90_ms=entry["p90_ms"],
