@@ -10,7 +10,6 @@ from tvmcomp.build.arena import ArenaPlan, plan_arena
 from tvmcomp.build.dump import dump_state
 from tvmcomp.build.link import Linked, link
 from tvmcomp.build.lower import lower
-from tvmcomp.errors import TargetError
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import LayerGraph
 from tvmcomp.kernels.kernel import Kernel
@@ -90,8 +89,7 @@ def build(model: Model, target: Target, dump_ir: Path | None = None) -> BuildSta
 
     Raises TargetError if nothing compiles for `target` yet, ModelError for an operator without lowering.
     """
-    if target.unavailable:
-        raise TargetError(f"target {target.name}: {target.unavailable}")
+    target.require_available()
     state = BuildState(model, target)
     for number, (name, phase) in enumerate(PHASES):
         state = phase(state)
