@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tvmcomp as tc
-from build.graphs import Net
 from tvm import relax
 
-from tvmcomp.artifact import read_artifact
+import tvmcomp as tc
+from build.graphs import Net
+from tvmcomp.artifact import read_artifact, write_artifact
 from tvmcomp.compress.reference import run
 from tvmcomp.errors import CalibrationError, TargetError, VerificationError
 from tvmcomp.graph.layers import IntConv
@@ -25,7 +26,9 @@ def model() -> Model:
     net = Net(SHAPE, seed=3)
     x = net.emit(op.permute_dims(net.x, [0, 2, 3, 1]), "nhwc")
     a = net.emit(op.nn.relu(net.conv(x, 16, 3, "c1", quantized=False)), "r1")
-    b = net.emit(op.nn.relu(net.emit(op.add(net.conv(a, 16, 3, "c2", quantized=False), a), "s")), "r2")
+    b = net.emit(
+        op.nn.relu(net.emit(op.add(net.conv(a, 16, 3, "c2", quantized=False), a), "s")), "r2"
+    )
     pooled = net.emit(op.mean(b, [1, 2], True), "gap")
     flat = net.emit(op.reshape(pooled, (1, 16)), "flat")
     weight = net.param("fc.weight", net.rng.standard_normal((16, 10)).astype(np.float32))
@@ -42,7 +45,9 @@ def samples() -> list[dict[str, np.ndarray]]:
 @pytest.fixture(scope="module")
 def compiled(model: Model, samples: list[dict[str, np.ndarray]]) -> tc.Executable:
     steps: list[tuple[int, int | None]] = []
-    small = tc.compress(model, "int8", samples, progress=lambda done, total: steps.append((done, total)))
+    small = tc.compress(
+        model, "int8", samples, progress=lambda done, total: steps.append((done, total))
+    )
     assert steps[-1][0] == len(samples)
     assert small.skipped == ()
     return tc.compile(small)
@@ -82,7 +87,9 @@ def test_save_load_and_the_evidence_inside(
     assert payload.measurements["latency_threads_1"] == measured.to_dict()
     assert payload.manifest.recipe["name"] == "int8"
     assert payload.manifest.calibration_digest
-    assert len(payload.manifest.functions[0].variants[0].kernels) == len(compiled.build.linked.calls)
+    assert len(payload.manifest.functions[0].variants[0].kernels) == len(
+        compiled.build.linked.calls
+    )
     for threads in (1, 2):
         with tc.load(path, threads=threads) as network:
             np.testing.assert_array_equal(network(samples[1]["x"]), compiled(samples[1]["x"]))
@@ -91,10 +98,6 @@ def test_save_load_and_the_evidence_inside(
 def test_a_golden_run_that_no_longer_holds_is_refused(compiled: tc.Executable, tmp_path: Path):
     golden = {k: v.copy() for k, v in compiled.payload.golden_outputs.items()}
     next(iter(golden.values())).flat[0] += 1
-    from dataclasses import replace
-
-    from tvmcomp.artifact import write_artifact
-
     write_artifact(tmp_path / "x.tvmcomp", replace(compiled.payload, golden_outputs=golden))
     with pytest.raises(VerificationError, match="golden"):
         tc.load(tmp_path / "x.tvmcomp")

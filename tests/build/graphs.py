@@ -55,7 +55,14 @@ class Net:
         return self.emit(bound.call, name)
 
     def conv(
-        self, x: relax.Expr, channels: int, kernel: int, name: str, *, quantized: bool = True, **attrs: object
+        self,
+        x: relax.Expr,
+        channels: int,
+        kernel: int,
+        name: str,
+        *,
+        quantized: bool = True,
+        **attrs: object,
     ) -> relax.Var:
         """conv2d plus bias, "same" padding unless told otherwise."""
         c = int(x.ty.shape[3]) // int(attrs.get("groups", 1))  # type: ignore[call-overload]
@@ -64,7 +71,8 @@ class Net:
             weight = self.weight(shape, 0, f"{name}.weight")
         else:
             weight = self.param(
-                f"{name}.weight", (self.rng.standard_normal(shape) / (kernel * c**0.5)).astype(np.float32)
+                f"{name}.weight",
+                (self.rng.standard_normal(shape) / (kernel * c**0.5)).astype(np.float32),
             )
         attrs.setdefault("padding", kernel // 2)
         conv = relax.op.nn.conv2d(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from build.graphs import Net
 from tvm import relax
 
+from build.graphs import Net
 from tvmcomp.build.arena import plan_arena
 from tvmcomp.build.lower import lower
 from tvmcomp.graph.layers import Copy, LayerGraph, TensorSpec, View

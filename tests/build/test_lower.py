@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from build.graphs import Net
 from tvm import relax
 
+from build.graphs import Net
 from tvmcomp.build.lower import lower
 from tvmcomp.compress.reference import run
 from tvmcomp.graph.layers import (
@@ -59,7 +59,9 @@ def test_the_multiplier_and_bias_absorb_both_zero_points():
     model = net.model(y)
     (_, conv, _) = lower(model).layers
     scale = model.params["c.weight.scale"].astype(np.float64)
-    expected = (scale * np.float64(np.float32(0.05)) / np.float64(np.float32(0.25))).astype(np.float32)
+    expected = (scale * np.float64(np.float32(0.05)) / np.float64(np.float32(0.25))).astype(
+        np.float32
+    )
     np.testing.assert_array_equal(conv.multiplier, expected)
     sums = conv.weight.astype(np.int64).sum((1, 2, 3))
     bias = model.params["c.bias"] / np.float64(np.float32(0.25)) + 90 - expected * 100.0 * sums

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from build.graphs import Net
 from tvm import relax
 
+from build.graphs import Net
 from tvmcomp.build.pipeline import PHASES, build
 from tvmcomp.compress.reference import run
 from tvmcomp.errors import TargetError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tvm
-from build.graphs import Net
 from tvm import relax
 
+from build.graphs import Net
 from tvmcomp.build.lower import lower
 from tvmcomp.graph.layers import Opaque
 from tvmcomp.schedule.fallback import build_opaque, default_schedule

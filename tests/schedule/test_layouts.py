@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from build.graphs import Net
 from tvm import relax
 
+from build.graphs import Net
 from tvmcomp.build.lower import lower
 from tvmcomp.graph.layers import Copy, FloatConv, Opaque
 from tvmcomp.schedule.layouts import assign_layouts

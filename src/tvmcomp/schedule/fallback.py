@@ -1,7 +1,7 @@
 """The default schedule for functions no kernel claims: threaded over outer loops, vectorized over the innermost.
 
-    for n, h, w, c:  y[n,h,w,c] = ...              ->   parallel(n*h*w) { vectorize(c) }
-    for n, c, k:     y[n,c] += x[n,k,c]            ->   parallel(n) { c_outer { k { vectorize(c_inner) } } }
+for n, h, w, c:  y[n,h,w,c] = ...              ->   parallel(n*h*w) { vectorize(c) }
+for n, c, k:     y[n,c] += x[n,k,c]            ->   parallel(n) { c_outer { k { vectorize(c_inner) } } }
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Physical layouts: which tensor gets a halo and a channel pitch, and where a copy must stand between two.
 
-    conv(x)  with pads, x from an opaque function   ->   x' = copy(x) with a halo;  conv(x')
-    opaque(x), x with a halo                        ->   x' = copy(x), dense;       opaque(x')
+conv(x)  with pads, x from an opaque function   ->   x' = copy(x) with a halo;  conv(x')
+opaque(x), x with a halo                        ->   x' = copy(x), dense;       opaque(x')
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def _pitch(channels: int, itemsize: int) -> int:
         return channels
     pitch = -(-channels // _VECTOR) * _VECTOR
     size = pitch * itemsize
-    return pitch + 64 // itemsize if size >= _ALIASING_BYTES and size % _ALIASING_BYTES == 0 else pitch
+    return (
+        pitch + 64 // itemsize if size >= _ALIASING_BYTES and size % _ALIASING_BYTES == 0 else pitch
+    )
 
 
 def _pads(layer: Layer) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tvmcomp.graph.layers import (
     Concat,
@@ -39,8 +39,9 @@ from tvmcomp.schedule.layouts import ScheduledGraph
 
 __all__ = ["KERNELS", "select_kernels"]
 
+# Builders narrow the layer's type themselves; the table is keyed by it.
 Builder: TypeAlias = Callable[
-    [Layer, Mapping[str, TensorSpec], Mapping[str, Layout], Isa], Kernel | None
+    [Any, Mapping[str, TensorSpec], Mapping[str, Layout], Isa], Kernel | None
 ]
 
 
@@ -81,5 +82,7 @@ def select_kernels(scheduled: ScheduledGraph, isa: Isa) -> dict[str, Kernel]:
                 kernels[layer.name] = kernel
                 break
         else:
-            raise RuntimeError(f"no kernel claims {type(layer).__name__} {layer.name} on {isa.name}")
+            raise RuntimeError(
+                f"no kernel claims {type(layer).__name__} {layer.name} on {isa.name}"
+            )
     return kernels

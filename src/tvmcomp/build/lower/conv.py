@@ -233,4 +233,6 @@ def _float(
 def _claim(chain: _Chain, layer: IntConv | FloatConv, qparams: QParams | None) -> Claim:
     end = chain.end
     spec = TensorSpec(end.name, end.shape, end.dtype, qparams)
-    return Claim(end.name, (layer,), (spec,), tuple(name for name in chain.nodes if name != end.name))
+    return Claim(
+        end.name, (layer,), (spec,), tuple(name for name in chain.nodes if name != end.name)
+    )

@@ -1,8 +1,8 @@
 """Canonical Relax (float or QDQ) to the layer graph: matched groups become layers, TVM fuses what is left.
 
-    dequantize -> conv2d -> add -> relu -> quantize      ->  IntConv
-    conv2d -> add -> relu                                ->  FloatConv
-    anything unmatched                                   ->  Opaque, after LegalizeOps and FuseOps
+dequantize -> conv2d -> add -> relu -> quantize      ->  IntConv
+conv2d -> add -> relu                                ->  FloatConv
+anything unmatched                                   ->  Opaque, after LegalizeOps and FuseOps
 """
 
 from __future__ import annotations

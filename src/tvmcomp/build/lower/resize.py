@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tvmcomp.build.lower.flow import Flow, Node
 from tvmcomp.graph.layers import Resize
 
 __all__ = ["resize_layer"]
+
+_ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda position: np.ceil(position - 0.5),
+    "round_prefer_ceil": lambda position: np.floor(position + 0.5),
+    "round": lambda position: np.floor(position + 0.5),
+}
 
 
 def resize_layer(flow: Flow, node: Node, source: str, output: str) -> Resize | None:
@@ -57,16 +67,9 @@ def _taps(
     else:
         return None
     if method == "nearest_neighbor":
-        rounders = {
-            "floor": np.floor,
-            "ceil": np.ceil,
-            "round_prefer_floor": lambda p: np.ceil(p - 0.5),
-            "round_prefer_ceil": lambda p: np.floor(p + 0.5),
-            "round": lambda p: np.floor(p + 0.5),
-        }
         # TVM leaves the rounding empty where the coordinates decide it.
         default = "floor" if coordinates == "asymmetric" else "round_prefer_floor"
-        index = rounders[rounding or default](position)
+        index = _ROUNDING[rounding or default](position)
         index = np.clip(index, 0, length_in - 1).astype(np.int32)[:, None]
         return index, np.ones_like(index, np.float32)
     position = np.clip(position, 0, length_in - 1)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import erf
-from tvm import relax
 
 from tvmcomp.build.lower.claim import Claim
 from tvmcomp.build.lower.conv import scalar
@@ -78,7 +77,9 @@ def requantize(source: str, target: TensorSpec, x: QParams) -> Table:
     if target.qparams is None:
         raise ValueError(f"{target.name} carries no qparams")
     table = make_table(lambda values: values, x, target.qparams, target.dtype)
-    return Table(name=f"{target.name}.requantize", inputs=(source,), output=target.name, table=table)
+    return Table(
+        name=f"{target.name}.requantize", inputs=(source,), output=target.name, table=table
+    )
 
 
 def _source(
