@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from tvm import relax
 
@@ -20,7 +22,7 @@ def chain(sizes: list[int]) -> LayerGraph:
     shapes = [(sizes[0],), *((n,) for n in sizes), (sizes[-1],)]
     tensors = {n: TensorSpec(n, s, "float32") for n, s in zip(names, shapes, strict=True)}
     layers = tuple(
-        Copy(name=b, inputs=(a,), output=b) for a, b in zip(names, names[1:], strict=False)
+        Copy(name=b, inputs=(a,), output=b) for a, b in pairwise(names)
     )
     return LayerGraph(tensors, layers, ("x",), ("y",))
 
