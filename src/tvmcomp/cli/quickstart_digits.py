@@ -27,7 +27,7 @@ from tvmcomp.train.digits import (
     train_digits,
 )
 
-__all__ = ["Quickstart", "Row", "quickstart"]
+__all__ = ["Quickstart", "Row", "missed_gates", "quickstart"]
 
 ARTIFACT = "digits.tvmcomp"
 EPOCHS = 30
@@ -150,7 +150,7 @@ def quickstart(
         peers=tuple(peers),
         float32=float32,
         int8=int8,
-        missed=_missed(float32, int8),
+        missed=missed_gates(float32, int8),
         bench=measured,
         seconds=perf_counter() - begun,
     )
@@ -189,7 +189,8 @@ def _row(
     )
 
 
-def _missed(wide: Row, small: Row) -> tuple[str, ...]:
+def missed_gates(wide: Row, small: Row) -> tuple[str, ...]:
+    """What the int8 network promised and did not keep."""
     missed = []
     loss = wide.accuracy - small.accuracy
     if loss > MAX_LOSS:
