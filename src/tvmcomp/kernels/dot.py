@@ -234,8 +234,9 @@ class _Emitter:
         span = per_tap * lines * _LINE
         ahead = i64(0)
         if lines:
-            behind = spec.steps * step
-            ahead = T.bind(weights + i64(behind) + number * i64(kernel_h * kernel_w * span))
+            size, share = spec.steps * step, kernel_h * kernel_w * span
+            done = tirx.Min(number * i64(share), i64(max(0, size - share)))
+            ahead = T.bind(weights + i64(size) + done)
 
         def body(x: Expr, w: Expr, fetch: Expr, count: int) -> None:
             for u in range(count):

@@ -43,8 +43,12 @@ class Plan:
 # reads the fewest weights from L2. Measured on Intel (two 512-bit units) and AMD Zen 4 (one).
 _PIXELS_32_REGISTERS = {1: 28, 2: 14, 3: 7, 4: 6, 8: 3}
 _PIXELS_16_REGISTERS = {1: 10, 2: 6, 4: 2}
-# Weights up to this size stay in L1 and L2 while all of them are used for every row of blocks.
+# Weights up to this size are used whole for every chunk of rows; larger ones, too, where x would not stay in L2
+# between blocks of output channels, but they do.
 _RESIDENT_BYTES = 64 * 1024
+_HALF_L2_BYTES = 1024 * 1024
+# Rows of blocks that share a pass over the weights, as long as this many chunks remain for the threads.
+_CHUNK, _ITEMS = 4, 16
 # Fewer blocks of output channels than this would leave threads idle.
 _SHARED_BLOCKS = 4
 
@@ -52,9 +56,6 @@ _SHARED_BLOCKS = 4
 def choose_plan(geometry: Geometry, isa: Isa, itemsize: int) -> Plan:
     """The rules; `itemsize` is of a weight."""
     total = -(-geometry.outputs // isa.lanes)
-    if not isa.fma and itemsize == 1:
-        # An emulated fma is some forty instructions, and every output of a block has its own.
-        return Plan((1, 1), 1, 4, Split.ROWS)
     few = isa.lanes == 8 or not isa.fma
     pixels = _PIXELS_16_REGISTERS if few else _PIXELS_32_REGISTERS
     vectors = _vectors(total, geometry.pixels, pixels)
@@ -64,8 +65,10 @@ def choose_plan(geometry: Geometry, isa: Isa, itemsize: int) -> Plan:
     steps = 2 if tile[0] * tile[1] * vectors >= 16 else 4
     weight_bytes = geometry.depth * geometry.outputs * geometry.groups * itemsize
     shared = geometry.groups * -(-total // vectors)
-    if weight_bytes < _RESIDENT_BYTES or shared < _SHARED_BLOCKS:
-        return Plan(tile, vectors, steps, Split.ROWS)
+    streamed = geometry.pixels * geometry.pixel.x > _HALF_L2_BYTES > weight_bytes
+    if weight_bytes < _RESIDENT_BYTES or streamed or shared < _SHARED_BLOCKS:
+        chunk = min(_CHUNK, max(1, rows // _ITEMS))
+        return Plan(tile, vectors, steps, Split.ROWS, chunk)
     return Plan(tile, vectors, steps, Split.CHANNELS, prefetch=blocks > 1)
 
 
