@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import Expr
+from tvm_ffi import structural_equal
 
+from tvmcomp.compress.weight_form import WeightForm, bind_weight
 from tvmcomp.frontend.block import Block, shape_of
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
@@ -36,6 +39,12 @@ class Toy:
     def emit(self, name: str, expr: Expr) -> Expr:
         return self._block.emit(expr, name)
 
+    def weight(self, name: str, form: WeightForm) -> Expr:
+        """A compressed weight and its parameters."""
+        bound = bind_weight(form, name)
+        self._params.update({var: bound.params[str(var.name)] for var in bound.variables})
+        return self.emit(name, bound.call)
+
     def normal(self, *shape: int) -> np.ndarray:
         return self.rng.standard_normal(shape).astype(np.float32)
 
@@ -44,7 +53,8 @@ class Toy:
     ) -> Expr:
         """conv2d and, as `NAME.bias_add`, its bias."""
         inner = shape_of(x)[3] // groups
-        weight = self.param(f"{name}.weight", self.normal(channels, k, k, inner))
+        array = self.normal(channels, k, k, inner) / np.float32(k * inner**0.5)
+        weight = self.param(f"{name}.weight", array)
         attrs = {
             "padding": k // 2,
             "groups": groups,
@@ -56,7 +66,8 @@ class Toy:
 
     def dense(self, name: str, x: Expr, channels: int) -> Expr:
         """matmul and, as `NAME.bias_add`, its bias."""
-        weight = self.param(f"{name}.weight", self.normal(shape_of(x)[-1], channels))
+        inner = shape_of(x)[-1]
+        weight = self.param(f"{name}.weight", self.normal(inner, channels) / np.float32(inner**0.5))
         return self._bias(name, self.emit(name, relax.op.matmul(x, weight)), channels)
 
     def model(self, *outputs: Expr) -> Model:
@@ -74,10 +85,22 @@ class Toy:
         return self.emit(f"{name}.bias_add", relax.op.add(y, bias))
 
 
+# Modules that differ in parameters alone are compiled once.
+_EXECUTABLES: list[tuple[tvm.IRModule, Any]] = []
+
+
+def _compiled(module: tvm.IRModule) -> Any:
+    for known, executable in _EXECUTABLES:
+        if structural_equal(known, module):
+            return executable
+    executable = tvm.compile(module, tvm.target.Target({"kind": "llvm", "num-cores": 1}))
+    _EXECUTABLES.append((module, executable))
+    return executable
+
+
 def run(model: Model) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """`model` compiled by TVM as it comes, with its parameters bound; no packed weights."""
-    executable = tvm.compile(model.module, tvm.target.Target({"kind": "llvm", "num-cores": 1}))
-    machine = relax.VirtualMachine(executable, tvm.cpu())
+    machine = relax.VirtualMachine(_compiled(model.module), tvm.cpu())
     params = [tvm.runtime.tensor(array) for array in model.params.values()]
 
     def call(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -52,8 +52,10 @@ class Recipe:
             raise RecipeError(f"recipe {name_or_path!r} is unknown; {suggest(name_or_path, known)}")
         try:
             text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{file}: cannot be read: {error}") from error
+        except OSError as error:
+            raise RecipeError(f"{file}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{file}: cannot be read: {error}; save it as UTF-8") from error
         return cls.from_toml(text, str(file))
 
     @staticmethod

@@ -40,18 +40,23 @@ def write(
     bound = {name: bind_weight(form, name) for name, form in forms.items()}
     kept = _read_elsewhere(flow, layers)
     bindings: dict[relax.Var, Expr] = {}
-    weights: dict[str, relax.Var] = {}
-    for name, weight in bound.items():
-        weights[name] = _weight_variable(name, weight, taken=name in kept)
-        bindings[weights[name]] = weight.call
+    weights = {
+        name: relax.DataflowVar(
+            f"{name}.quantized" if name in kept else name, weight.call.ty_args[0]
+        )
+        for name, weight in bound.items()
+    }
     renamed: dict[relax.Var, Expr] = {}
     for var in flow.parameters:
         if str(var.name) in qparams:
             renamed[var] = _pair(bindings, var, qparams[str(var.name)], dtype)
     for var, value in flow.bindings.items():
         own = layers.get(str(var.name))
-        known = renamed if own is None else {**renamed, value.args[1]: weights[own]}
-        bindings[var] = substitute(value, known)
+        if own is None:
+            bindings[var] = substitute(value, renamed)
+        else:
+            bindings.setdefault(weights[own], bound[own].call)
+            bindings[var] = substitute(value, {**renamed, value.args[1]: weights[own]})
         if str(var.name) in qparams:
             renamed[var] = _pair(bindings, var, qparams[str(var.name)], dtype)
     outputs = tuple(substitute(var, renamed) for var in flow.outputs)
@@ -68,10 +73,6 @@ def _read_elsewhere(flow: Dataflow, layers: Mapping[str, str]) -> set[str]:
         for read in leaves(value)
         if (name := str(read.name)) != layers.get(str(var.name))
     }
-
-
-def _weight_variable(name: str, weight: BoundWeight, *, taken: bool) -> relax.Var:
-    return relax.DataflowVar(f"{name}.quantized" if taken else name, weight.call.ty_args[0])
 
 
 def _pair(
