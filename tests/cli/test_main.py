@@ -187,6 +187,7 @@ def test_alone_it_prints_help(call: Call) -> None:
         (VerificationError("differs"), 4, "differs"),
         (IncompatibleHostError("no avx"), 5, "no avx"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(32, "Broken pipe"), 1, "bug in tvmcomp: BrokenPipeError: [Errno 32] Broken pipe"),
         (RuntimeError("boom\nat line 3"), 1, "bug in tvmcomp: RuntimeError: boom at line 3"),
         (AssertionError(), 1, "bug in tvmcomp: AssertionError:"),
         (ModuleNotFoundError("x", name="tvm.relax"), 5, "this needs tvm, which is not installed"),
@@ -318,11 +319,12 @@ def test_interrupt_ends_with_130() -> None:
     assert json.loads(out)["error"]["exit_code"] == 130
 
 
-def test_a_reader_that_leaves_is_no_error(artifact: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_reader_that_leaves_is_no_error(artifact: Path, flags: tuple[str, ...]) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "tvmcomp", "inspect", str(artifact)],
+        [sys.executable, "-m", "tvmcomp", "inspect", str(artifact), *flags],
         env={**os.environ, "PYTHONPATH": str(SOURCES)},
         stdout=write,
         stderr=subprocess.PIPE,

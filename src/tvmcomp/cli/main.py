@@ -33,7 +33,7 @@ from tvmcomp.cli.verb import JSON_FLAG, QUIET_FLAG, TRACEBACK_FLAG, add_verb, gr
 __all__ = ["app", "main", "run"]
 
 SCHEMA = 1
-GATE_MISSED = 7
+GATE_MISSED, INTERRUPTED = 7, 130
 
 _STDOUT, _STDERR = 1, 2
 
@@ -79,16 +79,11 @@ def main(argv: Sequence[str]) -> int:
         try:
             with _warnings_as_lines(quiet=QUIET_FLAG in argv):
                 answer = app(list(argv), prog_name="tvmcomp", standalone_mode=False)
-            failure = _result(answer, out if as_json else None)
-            out.flush()
-        except SystemExit:
-            # Shell completion prints and leaves.
-            raise
-        except BrokenPipeError:
-            return _nobody_reads()
-        except BaseException as error:
+            failure = _finish(answer, out, as_json)
+        except BaseException as caught:
+            error = _cause(caught)
             if TRACEBACK_FLAG in argv:
-                traceback.print_exc()
+                traceback.print_exception(error)
             failure = failure_of(error)
             if as_json:
                 _print_json({"error": asdict(failure)}, out)
@@ -100,17 +95,33 @@ def main(argv: Sequence[str]) -> int:
     return failure.exit_code
 
 
-def _result(answer: object, json_out: TextIO | None) -> Failure | None:
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong; an exit that is meant as one goes on its way."""
+    if not isinstance(error, SystemExit):
+        return error
+    # Typer makes a silent exit of a pipe that broke inside a verb; completion just leaves.
+    if isinstance(error.__context__, BrokenPipeError):
+        return error.__context__
+    raise error
+
+
+def _finish(answer: object, out: TextIO, as_json: bool) -> Failure | None:
     """Print what the verb answered; a failure if that is less than was asked for."""
-    if isinstance(answer, int) and answer:
+    if answer == INTERRUPTED:
         raise KeyboardInterrupt  # Typer has made an exit code of one.
-    if not isinstance(answer, Answer):
-        return None
-    if json_out is not None:
-        _print_json(answer.data, json_out)
-    else:
-        answer.show()
-    return Failure(answer.missed, GATE_MISSED) if answer.missed else None
+    try:
+        if isinstance(answer, Answer):
+            if as_json:
+                _print_json(answer.data, out)
+            else:
+                answer.show()
+        out.flush()
+    except BrokenPipeError:
+        # `head` has read enough; the interpreter must not complain when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    if isinstance(answer, Answer) and answer.missed:
+        return Failure(answer.missed, GATE_MISSED)
+    return None
 
 
 def _print_json(data: Mapping[str, object], out: TextIO) -> None:
@@ -121,7 +132,7 @@ def _print_json(data: Mapping[str, object], out: TextIO) -> None:
 @contextmanager
 def _stdout_for_result(as_json: bool) -> Iterator[TextIO]:
     """stdout; with `as_json` anything else that prints there, native code too, goes to stderr."""
-    stdout = sys.stdout
+    stdout: TextIO = sys.stdout
     if not as_json:
         yield stdout
         return
@@ -144,7 +155,7 @@ def _stdout_for_result(as_json: bool) -> Iterator[TextIO]:
 def _warnings_as_lines(*, quiet: bool) -> Iterator[None]:
     """Our own warnings as one line each on stderr; those of libraries are not the user's business."""
 
-    def show(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
     with warnings.catch_warnings():
@@ -154,9 +165,3 @@ def _warnings_as_lines(*, quiet: bool) -> Iterator[None]:
                 warnings.filterwarnings("always", module=r"tvmcomp(\.|$)")
         warnings.showwarning = show
         yield
-
-
-def _nobody_reads() -> int:
-    # The interpreter must not complain when it closes a pipe that `head` has left.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-    return 0

@@ -57,7 +57,7 @@ def add_verb(app: typer.Typer, name: str, function: Verb) -> None:
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     app.command(name)(command)
 
 
