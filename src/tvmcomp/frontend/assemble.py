@@ -68,7 +68,7 @@ def assemble(
     functions = {var: func for var, func in module.functions.items() if var.name_hint != "main"}
     return Model(
         module=block.finish([*input_vars, *used], results, functions),
-        params={str(var.name): np.ascontiguousarray(array) for var, array in used.items()},
+        params={str(var.name): np.asarray(array, order="C") for var, array in used.items()},
         signature=Signature(
             inputs={str(var.name): _tensor_type(var) for var in input_vars},
             outputs={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from tvm import relax
@@ -45,10 +46,31 @@ def _pad(inputs: Sequence[Expr | None], attrs: Mapping[str, Any]) -> Expr | None
     for index, axis in enumerate(axes):
         width[2 * axis] = int(pads[index])
         width[2 * axis + 1] = int(pads[index + len(axes)])
-    if min(width) < 0:
-        return None
     mode = attrs.get("mode", b"constant").decode()
+    if min(width) < 0 and mode != "constant":
+        return None
     return relax.op.nn.pad(inputs[0], width, pad_mode=_PAD_MODES[mode], pad_value=value)
 
 
-CONVERTERS: dict[str, Converter] = {"Clip": _clip, "Pad": _pad}
+def _tile(inputs: Sequence[Expr | None], attrs: Mapping[str, Any]) -> Expr | None:
+    repeats = None if inputs[1] is None else as_array(inputs[1])
+    return None if repeats is None else relax.op.tile(inputs[0], [int(n) for n in repeats])
+
+
+def _chain(combine: Callable[[Expr, Expr], Expr]) -> Converter:
+    """An operator of any number of operands, two at a time."""
+
+    def convert(inputs: Sequence[Expr | None], attrs: Mapping[str, Any]) -> Expr | None:
+        return reduce(combine, inputs)  # type: ignore[arg-type]
+
+    return convert
+
+
+CONVERTERS: dict[str, Converter] = {
+    "Clip": _clip,
+    "Max": _chain(relax.op.maximum),
+    "Min": _chain(relax.op.minimum),
+    "Pad": _pad,
+    "Sum": _chain(relax.op.add),
+    "Tile": _tile,
+}

@@ -16,6 +16,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
 from tvmcomp.frontend.signature import first_line, specialised
+from tvmcomp.frontend.torch_ops import CONVERTERS, decompositions
 from tvmcomp.model import Model, Provenance
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _export(
 def _import(
     exported: ExportedProgram, input_shapes: dict[str, tuple[int, ...]], provenance: Provenance
 ) -> Model:
-    exported = _specialise(exported, input_shapes).run_decompositions()
+    exported = _specialise(exported, input_shapes).run_decompositions(decompositions())
     importer = _Importer()
     _check_operators(exported, importer)
     try:
@@ -91,7 +92,7 @@ def _import(
             keep_params_as_input=True,
             unwrap_unit_return_tuple=True,
             no_bind_return_tuple=False,
-            custom_convert_map=None,
+            custom_convert_map=CONVERTERS,
         )
     except Exception as error:
         raise ModelError(f"{provenance.source}: {first_line(error)}") from error
@@ -140,8 +141,9 @@ class _Importer(ExportedProgramImporter):  # type: ignore[misc]
 
 
 def _check_operators(exported: ExportedProgram, importer: ExportedProgramImporter) -> None:
+    supported = importer.convert_map.keys() | CONVERTERS.keys()
     for node in exported.graph.nodes:
-        if node.op != "call_function" or node.target.__name__ in importer.convert_map:
+        if node.op != "call_function" or node.target.__name__ in supported:
             continue
         operands = ", ".join(f"{arg.name}{_shape(arg)}" for arg in node.all_input_nodes)
         raise ModelError(

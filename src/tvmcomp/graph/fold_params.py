@@ -43,34 +43,47 @@ _RESHAPES = ("reshape", "squeeze", "expand_dims", "flatten")
 class FoldParams(Rewriter):
     """f(p, q, const)  ->  p'      p' = f(p, q, const), computed in numpy
 
-    The result keeps the name of the single parameter it came from when nothing else reads that
-    parameter. quantize and dequantize are never folded: compressed weights stay compressed.
+    The result keeps the name of the single parameter it came from. quantize and dequantize are never folded: compressed weights stay compressed.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
+        self._folded: dict[relax.Var, list[relax.Var]] = {}
         for var, array in self.arrays.items():
             if array.ndim == 0:
-                self.env[var] = relax.const(array)
+                self.env[var] = relax.const(array, str(array.dtype))
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
         tensors = [part for arg in call.args for part in _fields(arg)]
         operands = [self.value(arg) for arg in tensors]
-        if not operands or any(array is None for array in operands):
+        if any(array is None for array in operands):
             return None
         result = self._evaluate(call, [array for array in operands if array is not None])
         if result is None:
             return None
-        result = result.astype(str(call.ty.dtype)) if call.ty.dtype else result
-        if result.dtype.kind != "f" or result.size <= 1 and not leaves(call):
-            return relax.const(result)
+        result = np.asarray(result, str(call.ty.dtype))
+        if result.dtype.kind != "f" or result.size <= 1:
+            return relax.const(result, str(result.dtype))
         sources = {var for var in leaves(call) if result.size >= self.arrays[var].size}
-        if len(sources) == 1 and self.uses(source := sources.pop()) <= 1:
-            return self.param(str(source.name), result)
-        return self.param(name, result)
+        if len(sources) != 1:
+            return self.param(name, result)
+        # A weight two layers share is folded once, and stays shared.
+        source = sources.pop()
+        same = [made for made in self._folded.get(source, []) if self._equal(made, result)]
+        if not same:
+            same = [self.param(str(source.name), result)]
+            self._folded.setdefault(source, []).append(same[0])
+        return same[0]
+
+    def _equal(self, made: relax.Var, result: np.ndarray) -> bool:
+        return np.array_equal(self.arrays[made], result)
 
     def _evaluate(self, call: relax.Call, operands: list[np.ndarray]) -> np.ndarray | None:
         op = op_name(call)
+        if op == "arange":
+            return np.arange(*(float(arg.value) for arg in call.args))
+        if not operands:
+            return None
         if op in _ELEMENTWISE:
             return _ELEMENTWISE[op](*operands)
         if op in _RESHAPES:

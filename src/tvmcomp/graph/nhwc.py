@@ -104,7 +104,7 @@ class ToNHWC(Rewriter):
     def moved_param(self, expr: Expr, axes: tuple[int, ...]) -> Expr:
         """A parameter or constant with its axes permuted at compile time."""
         if not isinstance(expr, relax.Var):
-            return relax.const(np.ascontiguousarray(self.value(expr).transpose(axes)))
+            return _constant(self.value(expr).transpose(axes))
         key = (expr, axes)
         if key not in self._params:
             self._params[key] = self.param(str(expr.name), self.arrays[expr].transpose(axes))
@@ -125,12 +125,12 @@ class ToNHWC(Rewriter):
                 return self.move(self.emit(full), nhwc=True)
             return self.move(value.expr, nhwc=True)
         if array.size == 1:
-            return relax.const(array.reshape(())) if not isinstance(expr, relax.Var) else value.expr
+            return value.expr if isinstance(value.expr, relax.Var) else _constant(array.reshape(()))
         full = array.reshape((*(1,) * (4 - array.ndim), *array.shape)).transpose(nhwc_ops.TO_NHWC)
         while full.shape[0] == 1 and full.ndim > 1:
             full = full[0]
         if not isinstance(value.expr, relax.Var):
-            return relax.const(np.ascontiguousarray(full))
+            return _constant(full)
         key = (value.expr, full.shape)
         if key not in self._params:
             self._params[key] = self.param(str(value.expr.name), full)
@@ -150,6 +150,10 @@ class ToNHWC(Rewriter):
             for arg in expr.args
         ]
         return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+
+
+def _constant(array: np.ndarray) -> Expr:
+    return relax.const(np.asarray(array, order="C"), str(array.dtype))
 
 
 def _conv2d(rewriter: ToNHWC, call: relax.Call) -> Result:
@@ -232,6 +236,14 @@ def _permute(rewriter: ToNHWC, call: relax.Call) -> Result:
     return Stored(relax.op.permute_dims(value.expr, composed))
 
 
+def _prelu(rewriter: ToNHWC, call: relax.Call) -> Result:
+    if not rewriter.is_image(call.args[0]):
+        return None
+    axis = nhwc_ops.moved_axis(int(call.attrs.axis))
+    slope = rewriter.logical(call.args[1])
+    return Stored(relax.op.nn.prelu(rewriter.image(call.args[0]), slope, axis), nhwc=True)
+
+
 def _reshape(rewriter: ToNHWC, call: relax.Call) -> Result:
     source, target = shape_of(call.args[0]), shape_of(call)
     value = rewriter.lookup(call.args[0])
@@ -268,6 +280,7 @@ _RULES: dict[str, Callable[[ToNHWC, relax.Call], Result]] = {
     "nn.avg_pool2d": _with_layout(nhwc_ops.pool2d),
     "nn.adaptive_avg_pool2d": _with_layout(nhwc_ops.adaptive_pool2d),
     "image.resize2d": _with_layout(nhwc_ops.resize2d),
+    "nn.prelu": _prelu,
     "nn.pad": _on_image(nhwc_ops.pad),
     "nn.softmax": _on_image(nhwc_ops.softmax),
     "nn.log_softmax": _on_image(nhwc_ops.softmax),

@@ -79,7 +79,7 @@ class Rewriter:
 
     def param(self, name: str, array: np.ndarray) -> relax.Var:
         """A new parameter; it takes the place of one of that name unless something still reads it."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         var = relax.Var(name, relax.TensorType(array.shape, str(array.dtype)))
         self.arrays[var] = array
         return var

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf, prod
 
+import numpy as np
 from tvm import relax
 from tvm.ir import Expr
 
@@ -25,7 +26,8 @@ class Simplify(Rewriter):
     clip(x * 1/6 + 0.5, 0, 1)                           ->  clip(x + 3, 0, 6) / 6
     (x * clip(x + 3, 0, 6)) / 6                         ->  x * (clip(x + 3, 0, 6) / 6)
     mean over H and W, global pools                     ->  mean(x, axis=[2, 3], keepdims=True)
-    c + x, c * x (c constant or parameter)              ->  x + c, x * c
+    c + x, c * x (c constant, parameter or smaller)     ->  x + c, x * c
+    x + broadcast_to(y)                                 ->  x + y
     """
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
@@ -77,10 +79,27 @@ class Simplify(Rewriter):
         x = call.args[0]
         return x if shape_of(x) == shape_of(call) and _positive_steps(call) else None
 
+    def broadcast(self, call: relax.Call) -> Expr | None:
+        """Elementwise operators broadcast by themselves."""
+        args = [self._narrow(arg) for arg in call.args]
+        shapes = [shape_of(arg) for arg in args]
+        if all(new.same_as(old) for new, old in zip(args, call.args, strict=True)):
+            return None
+        if np.broadcast_shapes(*shapes) != shape_of(call):
+            return None
+        return relax.Call(call.op, args, call.attrs, call.ty_args)
+
+    def _narrow(self, x: Expr) -> Expr:
+        widened = self.definition(x, "broadcast_to")
+        return x if widened is None else widened.args[0]
+
     def constant_last(self, call: relax.Call) -> Expr | None:
-        """The computed operand of a commutative operator comes first."""
+        """A commutative operator's constant comes second, else its smaller operand."""
         a, b = call.args
-        if self.value(a) is None or self.value(b) is not None:
+        first, second = self.value(a) is not None, self.value(b) is not None
+        if first == second:
+            first, second = prod(shape_of(a)) < prod(shape_of(b)), False
+        if not first or second:
             return None
         swapped = relax.Call(call.op, [b, a], call.attrs, call.ty_args)
         return self.rewrite(self.block.typed(swapped), "") or swapped
@@ -208,12 +227,12 @@ _RULES = {
     "broadcast_to": (Simplify.identity,),
     "astype": (Simplify.identity,),
     "strided_slice": (Simplify.whole_slice,),
-    "add": (Simplify.constant_last, Simplify.neutral),
-    "subtract": (Simplify.neutral,),
-    "multiply": (Simplify.constant_last, Simplify.neutral, Simplify.silu),
-    "divide": (Simplify.neutral, Simplify.hard_swish),
-    "maximum": (Simplify.constant_last, Simplify.bound),
-    "minimum": (Simplify.constant_last, Simplify.bound),
+    "add": (Simplify.broadcast, Simplify.constant_last, Simplify.neutral),
+    "subtract": (Simplify.broadcast, Simplify.neutral,),
+    "multiply": (Simplify.broadcast, Simplify.constant_last, Simplify.neutral, Simplify.silu),
+    "divide": (Simplify.broadcast, Simplify.neutral, Simplify.hard_swish),
+    "maximum": (Simplify.broadcast, Simplify.constant_last, Simplify.bound),
+    "minimum": (Simplify.broadcast, Simplify.constant_last, Simplify.bound),
     "clip": (Simplify.clip,),
     "mean": (Simplify.spatial_mean,),
     "nn.avg_pool2d": (Simplify.spatial_mean,),

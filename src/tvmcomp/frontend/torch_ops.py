@@ -1,0 +1,84 @@
+"""ATen operators kept whole for import, and converters of our own for those TVM's importer lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from tvm import relax
+from tvm.ir import Expr
+
+from tvmcomp.frontend.block import shape_of
+
+__all__ = ["CONVERTERS", "decompositions"]
+
+aten = torch.ops.aten
+
+# Decomposed, each of these becomes gathers or arithmetic that no later room recognises.
+_WHOLE = (
+    aten.prelu.default,
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
+    aten.upsample_bicubic2d.vec,
+)
+
+
+def decompositions() -> Any:
+    """Torch's table of decompositions without the operators kept whole."""
+    table = torch.export.default_decompositions()
+    for operator in _WHOLE:
+        table.pop(operator, None)
+    return table
+
+
+def _pad(mode: str) -> Callable[[fx.Node, Any], Expr]:
+    def convert(node: fx.Node, importer: Any) -> Expr:
+        x = importer.env[node.args[0]]
+        pads = [int(size) for size in node.args[1]]
+        rank = len(shape_of(x))
+        width = [0] * (2 * rank)
+        # Torch lists (before, after) from the last axis backwards.
+        for index in range(len(pads) // 2):
+            axis = rank - 1 - index
+            width[2 * axis : 2 * axis + 2] = pads[2 * index : 2 * index + 2]
+        return importer.block_builder.emit(relax.op.nn.pad(x, width, pad_mode=mode))
+
+    return convert
+
+
+def _reduce(reduce: Callable[..., Expr]) -> Callable[[fx.Node, Any], Expr]:
+    def convert(node: fx.Node, importer: Any) -> Expr:
+        arguments = dict(zip(("self", "dim", "keepdim"), node.args, strict=False)) | node.kwargs
+        dims = arguments.get("dim") or None
+        dims = [dims] if isinstance(dims, int) else dims
+        x = importer.env[arguments["self"]]
+        keep = bool(arguments.get("keepdim", False))
+        return importer.block_builder.emit(reduce(x, axis=dims, keepdims=keep))
+
+    return convert
+
+
+def _adaptive_max_pool2d(node: fx.Node, importer: Any) -> Expr:
+    x = importer.env[node.args[0]]
+    size, target = shape_of(x)[2:], [int(length) for length in node.args[1]]
+    if len(size) != 2 or any(have % want for have, want in zip(size, target, strict=True)):
+        raise NotImplementedError(f"adaptive_max_pool2d of {list(size)} to {target} has uneven windows")
+    window = tuple(have // want for have, want in zip(size, target, strict=True))
+    pooled = importer.block_builder.emit(relax.op.nn.max_pool2d(x, window, strides=window))
+    # The second result, the positions, is read by max unpooling alone.
+    return relax.Tuple([pooled, importer.block_builder.emit(relax.op.zeros_like(pooled))])
+
+
+CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
+    "adaptive_max_pool2d.default": _adaptive_max_pool2d,
+    "amax.default": _reduce(relax.op.max),
+    "amin.default": _reduce(relax.op.min),
+    "reflection_pad1d.default": _pad("reflect"),
+    "reflection_pad2d.default": _pad("reflect"),
+    "replication_pad1d.default": _pad("replicate"),
+    "replication_pad2d.default": _pad("replicate"),
+}
