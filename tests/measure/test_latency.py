@@ -106,7 +106,7 @@ def test_pinning_holds_every_thread_meanwhile_and_is_undone():
         ready.set()
         done.wait()
 
-    helper = threading.Thread(target=wait)
+    helper = threading.Thread(target=wait, daemon=True)
     helper.start()
     ready.wait()
     seen = []
@@ -132,7 +132,7 @@ def test_a_thread_started_while_pinned_is_released():
         done.wait()
 
     with pinned([min(before)]):
-        helper = threading.Thread(target=wait)
+        helper = threading.Thread(target=wait, daemon=True)
         helper.start()
         ready.wait()
     assert os.sched_getaffinity(helper.native_id) == before

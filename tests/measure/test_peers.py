@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tvmcomp.errors import TvmcompError, UsageError
+from tvmcomp.errors import DataError, TvmcompError, UsageError
 from tvmcomp.measure import Contender, Turns, bench, peer_contenders, sample_inputs
 from tvmcomp.measure.contender import resolve
 from tvmcomp.measure.peers import PEERS
@@ -250,6 +250,36 @@ def test_without_calibration_the_samples_are_generated_and_said_so(tmp_path):
     assert all("generated" in peer.options["about"]["calibrated_on"] for peer in int8)
     batches = list(calibration_batches(tmp_path / "calibration.npz", ["x"], {"x": [3, 3, 16, 16]}))
     assert [batch["x"].shape for batch in batches] == [(3, 3, 16, 16)] * 2  # of eight, two are over
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"z": np.zeros((4, 3, 16, 16))}, r"holds \['z'\], the network takes \['x'\]"),
+        ({"x": np.zeros((4, 16, 16, 3))}, "axis 0 must count samples"),
+        ({"x": np.zeros((0, 3, 16, 16))}, "at least one batch"),
+    ],
+)
+def test_calibration_that_does_not_fit_is_refused(tmp_path, data, words):
+    make_onnx(tmp_path / "tiny.onnx", make_weights())
+    options = {"signature": SIGNATURE, "scratch": tmp_path, "source": tmp_path / "tiny.onnx"}
+    with pytest.raises(DataError, match=words):
+        peer_contenders(NAMES, calibration=data, **options)
+
+
+def test_one_sample_and_inputs_without_a_batch_axis_calibrate(tmp_path):
+    make_onnx(tmp_path / "tiny.onnx", make_weights())
+    signature = Signature({**SIGNATURE.inputs, "t": TensorType((), "float32")}, SIGNATURE.outputs)
+    options = {"signature": signature, "scratch": tmp_path, "source": tmp_path / "tiny.onnx"}
+    shapes = {"x": [1, 3, 16, 16], "t": []}
+    for data, count in [
+        ({"x": np.ones((3, 16, 16), np.float32), "t": np.float32(2)}, 1),
+        (None, 8),
+    ]:
+        peer_contenders(["onnxruntime"], calibration=data, **options)
+        batches = list(calibration_batches(tmp_path / "calibration.npz", ["x", "t"], shapes))
+        assert [batch["x"].shape for batch in batches] == [(1, 3, 16, 16)] * count
+        assert [batch["t"].shape for batch in batches] == [()] * count
 
 
 def test_unknown_peers_and_sources_are_refused(tmp_path):

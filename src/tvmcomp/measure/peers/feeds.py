@@ -29,8 +29,8 @@ def calibration_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The samples in `path` cut to the batch of `shapes`; a last part that does not fill one is left out."""
     arrays = load_arrays(path)
-    batch = {name: shape[0] for name, shape in shapes.items()}
+    batch = {name: shape[0] if shape else 1 for name, shape in shapes.items()}
     count = min(len(array) // batch[name] for name, array in arrays.items())
     for i in range(count):
         part = {n: a[i * batch[n] : (i + 1) * batch[n]] for n, a in arrays.items()}
-        yield bind(names, part)
+        yield bind(names, {n: a.reshape(shapes[n]) for n, a in part.items()})

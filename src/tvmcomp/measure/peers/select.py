@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tvmcomp.errors import UsageError
+from tvmcomp.errors import DataError, UsageError
 from tvmcomp.measure.contender import Contender, Step
 from tvmcomp.measure.exchange import save_arrays
 from tvmcomp.measure.inputs import GENERATED, sample_inputs
@@ -81,16 +81,43 @@ def peer_contenders(
         raise UsageError(f"{source} is not an .onnx or .pt2 file; pass the model the peers run")
     path = scratch / "calibration.npz"
     given = calibration is not None
-    save_arrays(path, calibration if calibration is not None else _generated(signature))
+    samples = _samples(calibration, signature) if calibration is not None else _made(signature)
+    save_arrays(path, samples)
     shapes = {name: list(of.shape) for name, of in signature.inputs.items()}
     about = "the calibration data given" if given else f"{_GENERATED_SAMPLES} samples, {GENERATED}"
     model = _Source(source.resolve(), shapes, path, about, scratch)
     return tuple(contender for name in dict.fromkeys(names) for contender in PEERS[name](model))
 
 
-def _generated(signature: Signature) -> dict[str, np.ndarray]:
+def _made(signature: Signature) -> dict[str, np.ndarray]:
     sets = [sample_inputs(signature, seed=100 + i) for i in range(_GENERATED_SAMPLES)]
-    return {name: np.concatenate([arrays[name] for arrays in sets]) for name in signature.inputs}
+    stacked = {name: np.stack([arrays[name] for arrays in sets]) for name in signature.inputs}
+    return _samples(stacked, signature)
+
+
+def _samples(given: Mapping[str, np.ndarray], signature: Signature) -> dict[str, np.ndarray]:
+    """`given` as [samples, ...]; a single sample without that axis gets it."""
+    if set(given) != set(signature.inputs):
+        raise DataError(
+            f"calibration data holds {list(given)}, the network takes {list(signature.inputs)}; "
+            "name the arrays after the inputs"
+        )
+    found = {}
+    for name, of in signature.inputs.items():
+        row = of.shape[1:]
+        array = given[name]
+        if row and array.shape[-len(row) :] != row:
+            raise DataError(
+                f"calibration data {name!r} has shape {array.shape}, one sample has {row}; "
+                "axis 0 must count samples"
+            )
+        found[name] = array.reshape(-1, *row)
+        if len(found[name]) < (of.shape or (1,))[0]:
+            raise DataError(
+                f"calibration data {name!r} holds {len(found[name])} samples, fewer than the "
+                f"network's batch of {of.shape[0]}; give at least one batch"
+            )
+    return found
 
 
 def _onnxruntime(model: _Source) -> tuple[Contender, ...]:
