@@ -38,6 +38,7 @@ class Case:
     high: float | None = None
     table: bool = False
     scale: float = 1.0
+    narrow: bool = False  # weights of 7 bits
 
     @property
     def floats(self) -> bool:
@@ -117,7 +118,8 @@ def make(case: Case, seed: int = 0) -> Problem:
         return Problem(floats, tensors, layouts, arrays)
     info = np.iinfo(case.y_dtype)
     spread = 60 * case.scale / (np.sqrt(depth) * 74 * 74)
-    weight = rng.integers(-128, 128, shape).astype(np.int8)
+    weight = rng.integers(-64, 65, shape) if case.narrow else rng.integers(-128, 128, shape)
+    weight = weight.astype(np.int8)
     middle = 128 if case.x_dtype == "uint8" else 0
     multiplier = (spread * rng.uniform(0.5, 1.5, case.outputs)).astype(np.float32)
     sums = weight.reshape(case.outputs, -1).sum(axis=1, dtype=np.int64)

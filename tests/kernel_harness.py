@@ -33,13 +33,13 @@ def _row(isa: Isa, mcpu: str, *flags: str) -> object:
 
 ROWS = [
     _row(
-        Isa("avx512-vnni", 16, vnni=True, vbmi=True, fma=True),
+        Isa("avx512-vnni", 16, vnni=True, vbmi=True, fma=True, madd=True),
         "icelake-server",
         "avx512_vnni",
         "avx512vbmi",
     ),
-    _row(Isa("avx512", 16, fma=True), "skylake-avx512", "avx512bw"),
-    _row(Isa("avx2", 8, fma=True), "haswell", "avx2", "fma"),
+    _row(Isa("avx512", 16, fma=True, madd=True), "skylake-avx512", "avx512bw"),
+    _row(Isa("avx2", 8, fma=True, madd=True), "haswell", "avx2", "fma"),
     _row(GENERIC, "x86-64-v2", "sse4_2"),
 ]
 every_isa = pytest.mark.parametrize("row", ROWS)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 
 from conv_cases import Case, make
-from kernel_harness import check, every_isa
+from kernel_harness import ROWS, check, every_isa, run_kernel
 from tvmcomp.kernels.conv import build_conv
-from tvmcomp.kernels.vector import Isa
+from tvmcomp.kernels.plan import Plan, Split
+from tvmcomp.kernels.vector import GENERIC, Isa
 
 TOLERANCE = 1e-5
+VNNI = Isa("avx512-vnni", 16, vnni=True, vbmi=True, fma=True, madd=True)
 
 
-def run(row: tuple[Isa, str], case: Case) -> None:
+def run(row: tuple[Isa, str], case: Case, plan: Plan | None = None) -> None:
     problem = make(case)
     check(
-        build_conv,
+        partial(build_conv, plan=plan),
         row,
         problem.layer,
         problem.tensors,
@@ -65,7 +69,158 @@ def test_codes_are_exact(row: tuple[Isa, str], name: str) -> None:
     run(row, SHAPES[name])
 
 
-@every_isa
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[2]])
 @pytest.mark.parametrize("name", SHAPES)
 def test_floats(row: tuple[Isa, str], name: str) -> None:
     run(row, floats(SHAPES[name]))
+
+
+BASE = Case(height=5, width=5, inputs=20, outputs=40, kernel=(3, 3), pads=(1, 1, 1, 1), y_halo=1)
+
+EPILOGUES = {
+    "s8 to u8": replace(BASE, x_dtype="int8"),
+    "u8 to s8": replace(BASE, y_dtype="int8", zero_point=-5),
+    "s8 to s8, residual": replace(BASE, x_dtype="int8", y_dtype="int8", residual="int8"),
+    "residual of other dtype": replace(BASE, residual="int8"),
+    "relu": replace(BASE, low=7),
+    "relu6": replace(BASE, low=7, high=199),
+    "clip of s8": replace(BASE, y_dtype="int8", low=-100, high=3),
+    "saturating": replace(BASE, scale=8.0, residual="uint8"),
+    "beyond int32": replace(BASE, scale=1e8),
+    "beyond int32, s8": replace(BASE, scale=1e8, y_dtype="int8", low=-100),
+    "narrow weights": replace(BASE, narrow=True),
+    "narrow weights, s8": replace(BASE, narrow=True, x_dtype="int8"),
+}
+
+
+@every_isa
+@pytest.mark.parametrize("name", EPILOGUES)
+def test_epilogue_is_exact(row: tuple[Isa, str], name: str) -> None:
+    run(row, EPILOGUES[name])
+
+
+@every_isa
+def test_ties_round_to_even(row: tuple[Isa, str]) -> None:
+    problem = make(replace(BASE, kernel=(1, 1), pads=(0, 0, 0, 0), inputs=1))
+    ones = np.ones_like(problem.layer.weight)
+    halves = np.full(40, 0.5, np.float32)
+    layer = replace(problem.layer, weight=ones, multiplier=halves, bias=0 * halves)
+    y = check(build_conv, row, layer, problem.tensors, problem.layouts, arrays=problem.arrays)
+    assert set(np.unique(y % 2)) == {0, 1}
+    odd = problem.arrays[0][..., 0] % 4 == 1  # n + 0.5 with n even
+    assert odd.any()
+    assert (y[odd] % 2 == 0).all()
+
+
+@pytest.mark.parametrize("row", [ROWS[0]])
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_table(row: tuple[Isa, str], dtype: str) -> None:
+    run(row, replace(BASE, y_dtype=dtype, table=True, low=0, high=100))
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[2]])
+def test_float_clip_and_residual(row: tuple[Isa, str]) -> None:
+    run(row, replace(floats(replace(BASE, residual="uint8")), low=0.0, high=1.5))
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[2]])
+def test_nan_passes_a_float_clip(row: tuple[Isa, str]) -> None:
+    problem = make(replace(floats(BASE), low=0.0, high=1.0))
+    problem.arrays[0][0, 0, 0, 0] = np.nan
+    isa, mcpu = row
+    kernel = build_conv(problem.layer, problem.tensors, problem.layouts, isa)
+    y = run_kernel(
+        kernel,
+        mcpu,
+        problem.layer,
+        problem.tensors,
+        problem.layouts,
+        problem.arrays,
+        np.random.default_rng(0),
+    )
+    assert np.isnan(y[0, :2, :2]).all()
+    assert np.isfinite(y[0, 2:, 2:]).all()
+
+
+LARGE = Case(
+    batch=2,
+    height=13,
+    width=11,
+    inputs=40,
+    outputs=168,
+    kernel=(3, 3),
+    pads=(1, 1, 1, 1),
+    residual="uint8",
+    y_halo=1,
+)
+PLANS = {
+    "channels": Plan((1, 4), 2, 4, Split.CHANNELS),
+    "channels, prefetch": Plan((2, 3), 4, 3, Split.CHANNELS, prefetch=True),
+    "rows": Plan((1, 11), 2, 1, Split.ROWS),
+    "chunks": Plan((3, 2), 3, 7, Split.ROWS, chunk=4),
+    "one chunk": Plan((13, 1), 1, 100, Split.ROWS, chunk=100),
+    "one pixel": Plan((1, 1), 8, 2, Split.CHANNELS),
+    "larger than the image": Plan((20, 1), 16, 2, Split.ROWS),
+}
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[2]])
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_computes_the_same(row: tuple[Isa, str], name: str) -> None:
+    run(row, LARGE, PLANS[name])
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_every_plan_serves_groups(split: Split) -> None:
+    case = Case(inputs=32, outputs=144, groups=4, residual="uint8", batch=2)
+    run(ROWS[0].values[0], case, Plan((2, 3), 2, 3, split, chunk=2, prefetch=True))
+
+
+def test_equal_shapes_share_one_function() -> None:
+    first, second = make(BASE, seed=1), make(BASE, seed=2)
+    kernels = [build_conv(p.layer, p.tensors, p.layouts, VNNI) for p in (first, second)]
+    assert kernels[0].key == kernels[1].key
+    assert kernels[0].func.same_as(kernels[1].func)
+    assert not np.array_equal(kernels[0].constants, kernels[1].constants)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"high": 200},
+        {"zero_point": 8},
+        {"y_pitch": 48},
+        {"residual": "uint8"},
+        {"x_dtype": "int8"},
+        {"strides": (2, 1)},
+        {"scale": 1e9},
+    ],
+)
+def test_different_functions_have_different_keys(change: dict[str, object]) -> None:
+    keys = set()
+    for case in (BASE, replace(BASE, **change)):
+        problem = make(case)
+        keys.add(build_conv(problem.layer, problem.tensors, problem.layouts, VNNI).key)
+    assert len(keys) == 2
+
+
+def test_the_isa_is_part_of_the_key() -> None:
+    problem = make(BASE)
+    rows = (VNNI, replace(VNNI, vnni=False), GENERIC)
+    kernels = [build_conv(problem.layer, problem.tensors, problem.layouts, isa) for isa in rows]
+    assert len({kernel.key for kernel in kernels}) == 3
+
+
+@pytest.mark.parametrize(
+    ("case", "isa"),
+    [
+        (Case(inputs=16, outputs=16, groups=16, kernel=(3, 3)), VNNI),
+        (Case(table=True), replace(VNNI, vbmi=False)),
+        (Case(table=True), GENERIC),
+        (Case(kernel=(3, 3), pads=(1, 1, 1, 1), x_halo=0), VNNI),
+    ],
+    ids=["depthwise", "table without vbmi", "table, generic", "no halo"],
+)
+def test_what_it_does_not_serve(case: Case, isa: Isa) -> None:
+    problem = make(case)
+    assert build_conv(problem.layer, problem.tensors, problem.layouts, isa) is None

@@ -62,17 +62,15 @@ def _spec(
     geometry = geometry_of(
         layer, layouts[x.name], layouts[y.name], residual and layouts[residual.name]
     )
-    mac = mac_for(x.dtype, isa)
     return Spec(
         geometry=geometry,
         plan=plan or choose_plan(geometry, isa, layer.weight.itemsize),
         epilogue=_epilogue(layer, x, y, residual),
+        mac=mac_for(x.dtype, layer.weight, isa),
+        dtype=x.dtype,
+        lanes=isa.lanes,
         y=layouts[y.name],
         halo=y.qparams.zero_point if y.qparams else 0,
-        dtype=x.dtype,
-        unit=mac.unit,
-        shift=mac.shift,
-        lanes=isa.lanes,
     )
 
 

@@ -20,7 +20,6 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmcomp.kernels.epilogue import Block, Operands, finish
 from tvmcomp.kernels.halo import write_halo
-from tvmcomp.kernels.mac import Mac, mac_for
 from tvmcomp.kernels.pack import parts, places
 from tvmcomp.kernels.plan import Split
 from tvmcomp.kernels.spec import Band, Columns, Segment, Spec, bands, columns
@@ -168,18 +167,17 @@ class _Emitter:
     def _block(self, column: _Column, segment: Segment, at: list[Expr], number: Expr) -> None:
         """One block of accumulators from start to store."""
         spec, lanes = self.spec, self.spec.lanes
-        mac = mac_for(spec.dtype, self.isa)
         pixels, vectors = segment.pixels, column.part.vectors
         acc = [
-            [T.alloc_buffer((lanes,), mac.acc, scope="global") for _ in range(vectors)]
+            [T.alloc_buffer((lanes,), spec.mac.acc, scope="global") for _ in range(vectors)]
             for _ in pixels
         ]
         whole = [tirx.Ramp(i64(0), i64(1), lanes)]
         for h in range(vectors):
-            first = T.bind(self._first(column, mac, h))
+            first = T.bind(self._first(column, h))
             for row in acc:
                 T.buffer_store(row[h], first, whole)
-        self._accumulate(column, mac, segment, at[0], number, acc)
+        self._accumulate(column, segment, at[0], number, acc)
         finish(
             spec,
             self.isa,
@@ -195,33 +193,32 @@ class _Emitter:
             ),
         )
 
-    def _first(self, column: _Column, mac: Mac, h: int) -> Expr:
+    def _first(self, column: _Column, h: int) -> Expr:
         """What an accumulator starts at: a float's bias, what undoes a shift of x, or zero."""
         lanes = self.spec.lanes
-        if mac.acc == "int32" and not self.spec.shift:
+        if self.spec.mac.acc == "int32" and not self.spec.mac.shift:
             return splat(0, lanes, "int32")
-        part = 0 if mac.acc == "float32" else 2
+        part = 0 if self.spec.mac.acc == "float32" else 2
         offset = (h * parts(self.spec) + part) * lanes * 4
-        return self.operands.constants.load(column.scales + i64(offset), mac.acc, lanes)
+        return self.operands.constants.load(column.scales + i64(offset), self.spec.mac.acc, lanes)
 
     def _accumulate(
         self,
         column: _Column,
-        mac: Mac,
         segment: Segment,
         x: Expr,
         number: Expr,
         acc: list[list[tirx.Buffer]],
     ) -> None:
         """All taps and steps."""
-        spec, constants = self.spec, self.operands.constants
+        spec, mac, constants = self.spec, self.spec.mac, self.operands.constants
         (kernel_h, step_h), (kernel_w, step_w) = spec.geometry.taps
         vectors = column.part.vectors
         unroll = min(spec.plan.unroll, spec.units)
         bodies, rest = divmod(spec.units, unroll)
         whole = [tirx.Ramp(i64(0), i64(1), spec.lanes)]
         step = vectors * places(spec).step
-        unit = spec.unit * byte_size(spec.dtype)
+        unit = spec.mac.unit * byte_size(spec.dtype)
         weights = column.weights
         if kernel_h * kernel_w * bodies == 1:
             # The same loads in every block would be hoisted out of the loop over blocks and spilled:

@@ -40,7 +40,7 @@ def places(spec: Spec) -> Places:
     table = ALIGNMENT
     scales = table + (256 if spec.epilogue.table else 0)
     vectors = -(-g.outputs // spec.lanes)
-    step = spec.lanes * spec.unit * (4 if spec.dtype == "float32" else 1)
+    step = spec.lanes * spec.mac.unit * (4 if spec.dtype == "float32" else 1)
     weights = scales + g.groups * vectors * parts(spec) * spec.lanes * 4
     weights = -(-weights // ALIGNMENT) * ALIGNMENT
     steps = g.taps[0][0] * g.taps[1][0] * spec.units
@@ -51,7 +51,7 @@ def parts(spec: Spec) -> int:
     """Vectors of float32 or int32 per vector of outputs: bias, or multiplier, bias and start."""
     if spec.dtype == "float32":
         return 1
-    return 3 if spec.shift else 2
+    return 3 if spec.mac.shift else 2
 
 
 def pack(layer: IntConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
@@ -64,7 +64,7 @@ def pack(layer: IntConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
         rows = [layer.bias]
     else:
         sums = layer.weight.reshape(layer.weight.shape[0], -1).sum(axis=1, dtype=np.int64)
-        start = (-spec.shift * sums).astype(np.int32).view(np.float32)
+        start = (-spec.mac.shift * sums).astype(np.int32).view(np.float32)
         rows = [layer.multiplier, layer.bias, start][: parts(spec)]
         blob[:4] = np.float32([layer.residual_scale]).view(np.uint8)
         if layer.table is not None:
@@ -91,14 +91,14 @@ def pack_weights(weight: NDArray[np.generic], spec: Spec) -> NDArray[np.generic]
     g = spec.geometry
     steps = g.taps[0][0] * g.taps[1][0] * spec.units
     runs = weight.reshape(weight.shape[0], -1, g.run)
-    padded = np.zeros((*runs.shape[:2], spec.units * spec.unit), weight.dtype)
+    padded = np.zeros((*runs.shape[:2], spec.units * spec.mac.unit), weight.dtype)
     padded[..., : g.run] = runs
-    vectors = _vectors(padded.reshape(weight.shape[0], steps, spec.unit), spec)
+    vectors = _vectors(padded.reshape(weight.shape[0], steps, spec.mac.unit), spec)
     blocks = []
     for group in vectors:
         for part in columns(spec):
             block = group[part.start : part.start + part.count * part.vectors]
-            block = block.reshape(part.count, part.vectors, spec.lanes, steps, spec.unit)
+            block = block.reshape(part.count, part.vectors, spec.lanes, steps, spec.mac.unit)
             blocks.append(block.transpose(0, 3, 1, 2, 4).reshape(-1))
     return np.concatenate(blocks)
 
@@ -111,11 +111,11 @@ def unpack_weights(packed: NDArray[np.generic], spec: Spec, shape: tuple[int, ..
     for group in packed.reshape(g.groups, -1):
         rows, used = [], 0
         for part in columns(spec):
-            size = part.count * part.vectors * spec.lanes * steps * spec.unit
+            size = part.count * part.vectors * spec.lanes * steps * spec.mac.unit
             block = group[used : used + size]
-            block = block.reshape(part.count, steps, part.vectors, spec.lanes, spec.unit)
-            rows.append(block.transpose(0, 2, 3, 1, 4).reshape(-1, steps * spec.unit))
+            block = block.reshape(part.count, steps, part.vectors, spec.lanes, spec.mac.unit)
+            rows.append(block.transpose(0, 2, 3, 1, 4).reshape(-1, steps * spec.mac.unit))
             used += size
         groups.append(np.concatenate(rows)[: g.outputs])
-    runs = np.concatenate(groups).reshape(shape[0], -1, spec.units * spec.unit)[..., : g.run]
+    runs = np.concatenate(groups).reshape(shape[0], -1, spec.units * spec.mac.unit)[..., : g.run]
     return runs.reshape(shape)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tvmcomp.kernels.geometry import Geometry, Offsets
 from tvmcomp.kernels.layout import Layout
+from tvmcomp.kernels.mac import Mac
 from tvmcomp.kernels.plan import Plan
 
 __all__ = ["Band", "Columns", "Epilogue", "Segment", "Spec", "bands", "columns"]
@@ -37,28 +38,25 @@ class Epilogue:
 class Spec:
     """One kernel. Equal specs are equal functions, so weights and scales are not in it.
 
-    x, y:     layouts; y's is for its halo.
-    halo:     the code written there.
-    dtype:    of x.
-    unit:     elements of x in one multiply-accumulate step; a run is padded to whole units by zero weights.
-    shift:    x is read that much higher than it is, which the accumulator's first value takes back.
-    lanes:    output channels in one vector.
+    mac:   the multiply-accumulate step; a run of x is padded to whole units of it by zero weights.
+    dtype: of x.
+    lanes: output channels in one vector.
+    y:     its layout, for its halo, and the code written there.
     """
 
     geometry: Geometry
     plan: Plan
     epilogue: Epilogue
+    mac: Mac
+    dtype: str
+    lanes: int
     y: Layout
     halo: int
-    dtype: str
-    unit: int
-    shift: int
-    lanes: int
 
     @property
     def units(self) -> int:
         """Multiply-accumulate steps in one tap."""
-        return -(-self.geometry.run // self.unit)
+        return -(-self.geometry.run // self.mac.unit)
 
     @property
     def steps(self) -> int:

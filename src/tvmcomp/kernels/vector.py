@@ -44,7 +44,7 @@ class Isa:
     """One row of the kernel table: what a generator may use.
 
     lanes: dwords in the widest vector; vnni: vpdpbusd on `lanes` dwords; vbmi: vpermb / vpermi2b;
-    fma: a hardware float32 fma (without it `fma` is a slow call).
+    fma: a hardware float32 fma (without it `fma` is a slow call); madd: vpmaddubsw and vpmaddwd.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Isa:
     vnni: bool = False
     vbmi: bool = False
     fma: bool = False
+    madd: bool = False
 
     @property
     def bytes(self) -> int:
@@ -68,9 +69,9 @@ def isa_for(features: frozenset[str]) -> Isa:
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= have:
         vnni = "avx512vnni" in have
         name = "avx512-vnni" if vnni else "avx512"
-        return Isa(name, 16, vnni=vnni, vbmi="avx512vbmi" in have, fma=True)
+        return Isa(name, 16, vnni=vnni, vbmi="avx512vbmi" in have, fma=True, madd=True)
     if {"avx2", "fma"} <= have:
-        return Isa("avx2", 8, fma=True)
+        return Isa("avx2", 8, fma=True, madd=True)
     # aarch64 always has a vector fma; "neon" / "asimd" names it.
     return Isa("generic", 4, fma=bool(have & {"fma", "neon", "asimd"}))
 
@@ -190,21 +191,32 @@ def each(count: int, body: Callable[[Expr], None], *, parallel: bool = False) ->
             body(index)
 
 
-def each_row(layout: Layout, body: Callable[[Expr, Expr], None]) -> None:
-    """body(n, h) for every row of `layout`, shared among the threads unless the tensor is small."""
-    rows = layout.batch * layout.height
+def each_row(layout: Layout, body: Callable[[Expr, Expr], None], rows: int = 1) -> None:
+    """body(n, h) for every row of `layout`, shared among the threads unless the tensor is small.
+
+    With `rows`, h is the first of a block of that many rows; the last block is moved back to fit.
+    """
+    blocks = -(-layout.height // rows)
     parallel = layout.nbytes >= _PARALLEL_BYTES
+
+    def first(block: Expr) -> Expr:
+        if rows == 1:
+            return block
+        start = block * i64(rows)
+        return T.bind(
+            start if layout.height % rows == 0 else tirx.Min(start, i64(layout.height - rows))
+        )
 
     def row(index: Expr) -> None:
         if layout.batch == 1:
-            body(i64(0), index)
-        elif layout.height == 1:
-            body(index, i64(0))
+            body(i64(0), first(index))
+        elif blocks == 1:
+            body(index, first(i64(0)))
         else:
-            height = i64(layout.height)
-            body(T.bind(tirx.FloorDiv(index, height)), T.bind(tirx.FloorMod(index, height)))
+            count = i64(blocks)
+            body(T.bind(tirx.FloorDiv(index, count)), first(T.bind(tirx.FloorMod(index, count))))
 
-    each(rows, row, parallel=parallel)
+    each(layout.batch * blocks, row, parallel=parallel)
 
 
 def segments(count: int, width: int, room: int) -> tuple[tuple[int, int], ...]:
