@@ -61,6 +61,9 @@ def test_int8(call: Call, folder: Path) -> None:
     assert manifest.recipe is not None
     assert manifest.recipe["name"] == "int8"
     assert manifest.calibration_digest
+    kernels = call("inspect", "net.tvmcomp", "--kernels", "--json").json["kernels"]
+    assert all(row["median_ms"] >= 0 and row["kernel"] and row["isa"] for row in kernels)
+    assert sum(row["share"] for row in kernels) == pytest.approx(1)
 
 
 def test_compiled_samples_equal_torch(call: Call, tmp_path: Path) -> None:

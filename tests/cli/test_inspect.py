@@ -54,10 +54,25 @@ def test_kernels_of_another_machine_are_listed_without_times(call: Call, tmp_pat
 
 def test_measurements_are_shown(call: Call, tmp_path: Path) -> None:
     spread = {"median_ms": 1.25, "p10_ms": 1.0, "p90_ms": 2.0}
+    peer = {"name": "torch", "precision": "float32", "median_ms": None, "reason": "is not there"}
+    measurements = {
+        "latency_threads_1": spread,
+        "accuracy": {"value": 0.98765, "metric": "top1", "samples": 540},
+        "bench": {"subject": {"name": "tvmcomp", "precision": "int8", **spread}, "peers": [peer]},
+        "note": {"a": 1, "b": 2},
+    }
     path = tmp_path / "a.tvmcomp"
-    write_artifact(path, replace(tiny.payload(), measurements={"latency_threads_1": spread}))
-    assert "1.250 ms (p10 1.000, p90 2.000)" in call("inspect", path).out
-    assert call("inspect", path, "--json").json["measurements"]["latency_threads_1"] == spread
+    write_artifact(path, replace(tiny.payload(), measurements=measurements))
+    lines = [line.split(maxsplit=1) for line in call("inspect", path).out.splitlines()]
+    shown = "1.2500 ms (p10 1.0000, p90 2.0000)"
+    assert [line for line in lines if line[0] in measurements] == [
+        ["accuracy", "0.9877 top1 of 540 samples"],
+        ["bench", f"tvmcomp int8 {shown}"],
+        ["bench", "torch float32 not timed: is not there"],
+        ["latency_threads_1", shown],
+        ["note", "2 entries; --json prints them"],
+    ]
+    assert call("inspect", path, "--json").json["measurements"] == measurements
 
 
 def test_damaged(call: Call, damaged: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -92,7 +92,7 @@ def _show(path: Path, report: Report, payload: Payload) -> None:
             ("made with", f"tvmcomp {made.tvmcomp}, TVM {made.tvm}, Python {made.python}"),
             *((f"{name} bytes", f"{size:,}") for name, size in manifest.sizes.items()),
             ("kernel calls", len(variant.kernels)),
-            *(_measurement(name, value) for name, value in payload.measurements.items()),
+            *_measurements(payload.measurements),
         ]
     )
 
@@ -101,13 +101,26 @@ def _tensors(tensors: Mapping[str, TensorType]) -> list[str]:
     return [f"{name}: {t.dtype} {list(t.shape)}" for name, t in tensors.items()]
 
 
-def _measurement(name: str, value: object) -> tuple[str, object]:
-    if isinstance(value, Mapping) and "median_ms" in value:
-        spread = (
-            f"{value['median_ms']:.3f} ms (p10 {value['p10_ms']:.3f}, p90 {value['p90_ms']:.3f})"
-        )
-        return name, spread
-    return name, value
+def _measurements(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A line for each figure whose form is known; of anything else, that it is there."""
+    for name, value in found.items():
+        if not isinstance(value, Mapping):
+            yield name, str(value)
+        elif "median_ms" in value:
+            yield name, _spread(value)
+        elif "metric" in value:
+            yield name, f"{value['value']:.4f} {value['metric']} of {value['samples']} samples"
+        elif "subject" in value:
+            for entry in (value["subject"], *value["peers"]):
+                yield name, f"{entry['name']} {entry['precision']} {_spread(entry)}"
+        else:
+            yield name, f"{len(value)} entries; --json prints them"
+
+
+def _spread(value: Mapping[str, Any]) -> str:
+    if value["median_ms"] is None:
+        return f"not timed: {value['reason']}"
+    return f"{value['median_ms']:.4f} ms (p10 {value['p10_ms']:.4f}, p90 {value['p90_ms']:.4f})"
 
 
 def _show_kernels(rows: Sequence[Mapping[str, object]], reason: str | None) -> None:
