@@ -30,11 +30,11 @@ class Histogram:
         # frexp: largest = m * 2^e with m < 1, so 2^e bounds it and e - log2(half) is the bins' width.
         needed = np.frexp(largest)[1] - (half.bit_length() - 1)
         needed = np.where(largest > 0, np.maximum(needed, _MIN_EXPONENT), _MIN_EXPONENT)
-        for row in np.flatnonzero(needed > self._exponents):
+        for row in np.flatnonzero(needed > self._exponents).tolist():
             self._grow(row, int(needed[row]))
-        bins = np.floor(np.ldexp(values, -self._exponents[:, None])).astype(np.int64) + half
-        for row, (numbers, nonzero) in enumerate(zip(bins, values != 0, strict=True)):
-            self._counts[row] += np.bincount(numbers[nonzero], minlength=2 * half)
+        numbers = np.floor(np.ldexp(values, -self._exponents[:, None])).astype(np.int64) + half
+        for row, (bins, nonzero) in enumerate(zip(numbers, values != 0, strict=True)):
+            self._counts[row] += np.bincount(bins[nonzero], minlength=2 * half)
             self.zeros[row] += np.count_nonzero(~nonzero)
 
     def row(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:

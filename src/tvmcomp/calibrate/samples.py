@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from warnings import warn
 
 import numpy as np
@@ -160,21 +160,25 @@ def load_samples(data: Data, signature: Signature) -> Samples:
     data: a `.npz` (keys are input names), a `.npy` or a folder of `.npy` files for a model with one input,
           one array, dict or tuple of arrays, or an iterable of those. Axis 0 counts samples.
     """
-    if isinstance(data, str | PathLike):
-        source, items = str(data), _read(Path(data), signature)
-    elif isinstance(data, Mapping) or hasattr(data, "__array__") or _is_item(data, signature):
-        source, items = "in memory", [data]
-    elif isinstance(data, Iterable):
-        source, items = "in memory", data
-    else:
-        raise CalibrationError(
-            f"calibration data is a {type(data).__name__}; "
-            "give a .npz file, a folder of .npy files, arrays, or an iterable of arrays"
-        )
+    source, items = _open(data, signature)
     samples = Samples(source, signature, items, None)
     if isinstance(items, Sequence):
         samples.count = sum(1 for _ in samples)
     return samples
+
+
+def _open(data: Any, signature: Signature) -> tuple[str, Iterable[Item]]:
+    """What errors call the source, and its items."""
+    if isinstance(data, str | PathLike):
+        return str(data), _read(Path(data), signature)
+    if isinstance(data, Mapping) or hasattr(data, "__array__") or _is_item(data, signature):
+        return "in memory", [data]
+    if isinstance(data, Iterable):
+        return "in memory", data
+    raise CalibrationError(
+        f"calibration data is a {type(data).__name__}; "
+        "give a .npz file, a folder of .npy files, arrays, or an iterable of arrays"
+    )
 
 
 def _read(path: Path, signature: Signature) -> Sequence[Item]:

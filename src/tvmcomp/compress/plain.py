@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from tvmcomp.errors import RecipeError, TvmcompError
 
@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
 
 def read_value(value: Any, allowed: Sequence[Any], key: str, source: str) -> Any:
     """`value` as one of the `allowed` types; a mistake is one RecipeError that names `source` and `key`."""
-    classes = {kind.__name__: kind for kind in allowed if is_dataclass(kind)}
+    classes = {kind.__name__: kind for kind in allowed if _is_class(kind)}
     if isinstance(value, dict) and classes:
         return _read_table(value, classes, key, source)
     for kind in allowed:
@@ -78,6 +78,10 @@ def _read_table(table: dict[str, Any], classes: dict[str, type], key: str, sourc
         return kind(**arguments)
     except TvmcompError as error:
         raise RecipeError(f"{source}: key {key}: {error}") from error
+
+
+def _is_class(kind: Any) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -55,6 +55,7 @@ class BoundWeight:
 
 def bind_weight(form: WeightForm, name: str) -> BoundWeight:
     """The call that stands for `form`; its parameters are named `NAME.codes`, `NAME.scale` and so on."""
+    numbers: tuple[int, ...]
     match form:
         case UniformWeight():
             arrays = {"codes": form.packed, "scale": form.scale, "zero_point": form.zero_point}

@@ -11,9 +11,8 @@ import numpy as np
 from tvm import relax
 from tvm.ir import Expr
 
-from tvmcomp.frontend.block import leaves, op_name, shape_of
+from tvmcomp.frontend.block import as_array, leaves, op_name, shape_of
 from tvmcomp.graph.dataflow import Dataflow
-from tvmcomp.graph.rewrite import as_array
 from tvmcomp.model import Model
 
 __all__ = ["POINTWISE", "SAME_SCALE", "Graph", "Weighted"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,12 @@ from tvmcomp.target import OPS, CodeRange, Scheme, Target
 __all__ = ["FloatActivations", "QuantizeUniform", "StaticActivations"]
 
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
+# Our granularities in the words of target descriptors.
+_KINDS: Mapping[type, Literal["tensor", "axis", "group"]] = {
+    PerTensor: "tensor",
+    PerAxis: "axis",
+    PerGroup: "group",
+}
 
 
 @dataclass(frozen=True)
@@ -148,8 +154,7 @@ class QuantizeUniform:
 
     def _scheme(self, op: str, target: Target) -> Scheme:
         offered = target.scheme_for(op)
-        kinds = {PerTensor: "tensor", PerAxis: "axis", PerGroup: "group"}
-        kind = kinds[type(self._granularity(op, target))]
+        kind = _KINDS[type(self._granularity(op, target))]
         return replace(offered, weight=self._codes(op, target), granularity=(kind,))
 
     def _granularity(self, op: str, target: Target) -> Granularity:
