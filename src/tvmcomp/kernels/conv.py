@@ -18,7 +18,7 @@ from tvmcomp.kernels.plan import Plan, choose_plan
 from tvmcomp.kernels.spec import Epilogue, Spec
 from tvmcomp.kernels.vector import Isa
 
-__all__ = ["build_conv"]
+__all__ = ["build_conv", "build_spec"]
 
 
 def build_conv(
@@ -38,7 +38,7 @@ def build_conv(
         return None
     if layouts[layer.inputs[0]].halo < max(layer.pads):
         return None
-    spec = _spec(layer, tensors, layouts, isa, plan)
+    spec = build_spec(layer, tensors, layouts, isa, plan)
     digest = hashlib.sha256(repr((spec, isa)).encode()).hexdigest()[:20]
     return Kernel(
         key=f"dot:{digest}",
@@ -50,13 +50,14 @@ def build_conv(
     )
 
 
-def _spec(
+def build_spec(
     layer: IntConv | FloatConv,
     tensors: Mapping[str, TensorSpec],
     layouts: Mapping[str, Layout],
     isa: Isa,
     plan: Plan | None,
 ) -> Spec:
+    """What the layer's kernel is emitted from."""
     x, y = tensors[layer.inputs[0]], tensors[layer.output]
     residual = tensors[layer.inputs[1]] if len(layer.inputs) > 1 else None
     geometry = geometry_of(

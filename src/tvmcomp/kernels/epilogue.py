@@ -37,9 +37,10 @@ class Operands:
 class Block:
     """One block of outputs: `acc(p, h)` is pixel p's vector h.
 
-    scales, y, r:  where vector 0's scales lie, and pixel 0's outputs and residuals, from which
-    y_pixels, r_pixels: count.
-    counts:        elements to store per vector, all lanes but for a last one without room.
+    scales:              where the scales of vector 0 lie.
+    y, r:                where its outputs and residuals do, without the offset of the pixel,
+    y_pixels, r_pixels:  which is this.
+    counts:              elements to store per vector: all lanes but for a last one without room.
     """
 
     acc: Callable[[int, int], Expr]
@@ -154,16 +155,10 @@ def _store_packed(
     for start in range(0, len(pending), 4):
         group = pending[start : start + 4]
         quads = [rounded(p, h) for p, h, _ in group]
-        codes = _clip_bytes(
-            spec, _narrow(spec, (quads * 4)[:4] if len(quads) == 1 else _fill(quads))
-        )
+        codes = _clip_bytes(spec, _narrow(spec, quads + quads[-1:] * (4 - len(quads))))
         if lookup is not None:
             codes = lookup(codes)
         _store_quads(operands.y, block, codes, [(h, offset) for _, h, offset in group])
-
-
-def _fill(quads: list[Expr]) -> list[Expr]:
-    return quads + quads[-1:] * (4 - len(quads))
 
 
 def _narrow(spec: Spec, quads: Sequence[Expr]) -> Expr:
@@ -211,32 +206,26 @@ def _table(spec: Spec, constants: Operand) -> Callable[[Expr], Expr]:
     return lookup
 
 
-def _store_quads(y: Operand, block: Block, codes: Expr, places_: list[tuple[int, int]]) -> None:
-    """Store the 16-byte parts of `codes`, neighbours in y together."""
+def _store_quads(y: Operand, block: Block, codes: Expr, vectors: list[tuple[int, int]]) -> None:
+    """Store the 16-byte parts of `codes`, one per (vector, offset), neighbours in y together."""
+    whole = [block.counts[h] == 16 for h, _ in vectors]
+    offsets = [offset for _, offset in vectors]
+
+    def together(start: int, span: int) -> bool:
+        run = range(offsets[start], offsets[start] + 16 * span, 16)
+        part = slice(start, start + span)
+        return start % span == 0 and all(whole[part]) and offsets[part] == list(run)
+
     start = 0
-    while start < len(places_):
-        h, offset = places_[start]
-        count = block.counts[h]
-        span = next(
-            n
-            for n in (4, 2, 1)
-            if (
-                start % n == 0
-                and start + n <= len(places_)
-                and all(
-                    block.counts[places_[start + i][0]] == 16
-                    and places_[start + i][1] == offset + 16 * i
-                    for i in range(n)
-                )
-            )
-            or n == 1
-        )
+    while start < len(vectors):
+        span = next((n for n in (4, 2) if together(start, n)), 1)
         part = _extract(codes, "int32", 16, 4 * start, 4 * span)
-        if span == 1 and count < 16:
-            bytes_ = T.bind(tirx.reinterpret("uint8x16", part))
-            _store(y, block.y + i64(offset), bytes_, "uint8", 16, count)
+        at = block.y + i64(offsets[start])
+        if whole[start]:
+            y.store(at, part, "int32", 4 * span)
         else:
-            y.store(block.y + i64(offset), part, "int32", 4 * span)
+            count = block.counts[vectors[start][0]]
+            _store(y, at, tirx.reinterpret("uint8x16", part), "uint8", 16, count)
         start += span
 
 

@@ -63,7 +63,7 @@ class Geometry:
 def geometry_of(layer: Conv, x: Layout, y: Layout, residual: Layout | None) -> Geometry:
     """The walks of `layer` over these layouts.
 
-    A 1x1 convolution over pixels without gaps is one row of all pixels of all images. Where pixels have no
+    A 1x1 convolution over pixels without gaps is one column of all pixels of all images. Where pixels have no
     gap between their channels, a row of taps is one run.
     """
     outputs, kernel_h, kernel_w, inner = layer.weight.shape
@@ -78,7 +78,7 @@ def geometry_of(layer: Conv, x: Layout, y: Layout, residual: Layout | None) -> G
     )
     batch, height, width = y.batch, y.height, y.width
     if row == pixel * width and image == row * height:
-        batch, height, width = 1, 1, batch * height * width
+        batch, height, width, row = 1, batch * height * width, 1, pixel
     taps = ((kernel_h, dilate_h * x.row), (kernel_w, dilate_w * x.pixel))
     run = inner
     if dilate_w == 1 and x.pitch == inner:
