@@ -122,10 +122,9 @@ def round_clip(value: Expr, low: float, high: float, lanes: int, dtype: str | No
 
     `low` and `high` are integers, so clipping first is the same and keeps the conversion in range.
     """
-    bottom, top = splat(low, lanes), splat(high, lanes)
-    value = T.bind(value)
-    value = T.bind(tirx.Select(value > bottom, value, bottom))
-    value = tirx.Select(value < top, value, top)
+    # Max is (value > low ? value : low), so NaN becomes low.
+    value = T.bind(tirx.Max(T.bind(value), splat(low, lanes)))
+    value = T.bind(tirx.Min(value, splat(high, lanes)))
     name = f"llvm.lrint.{_suffix('i', 32, lanes)}.{_suffix('f', 32, lanes)}"
     codes = pure("int32", lanes, name, value)
     return codes if dtype is None else cast(dtype, codes, lanes)
