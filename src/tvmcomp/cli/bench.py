@@ -79,6 +79,7 @@ def _show(data: Mapping[str, Any]) -> None:
     print_pairs(
         [
             ("threads", data["threads"]),
+            ("input", data["input"]["description"]),
             (
                 "ratio",
                 "the peer's median / ours: above 1.00x we are faster" if data["peers"] else None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 __all__ = ["Answer", "Progress", "Screen", "no_progress", "print_pairs", "print_table", "staged"]
 
@@ -45,15 +46,18 @@ class Screen:
             yield no_progress
             return
         with self._bar() as bar:
-            task = bar.add_task("", total=None)
+            task: TaskID | None = None
             known = ""
 
             def show(stage: str, done: int, total: int | None) -> None:
-                nonlocal known
-                if stage != known:
-                    # A new stage has a clock of its own, or its ETA would be of the whole.
-                    bar.reset(task, total=total, description=stage)
-                    known = stage
+                nonlocal task, known
+                if task is None or stage != known:
+                    # A task of its own: its ETA is its own, and rich cannot make a total unknown again.
+                    if task is not None:
+                        bar.remove_task(task)
+                    task, known = bar.add_task(stage, total=total, completed=done), stage
+                    # Now: the compiler may keep the thread that draws from running for seconds.
+                    bar.refresh()
                 bar.update(task, completed=done, total=total)
 
             yield show
