@@ -81,6 +81,17 @@ def test_percentile_agrees_with_numpy_to_a_bin(percentile: float) -> None:
     assert stats.maximum == data.max()
 
 
+@pytest.mark.parametrize("observer", [Percentile(99.0), MSE()])
+def test_batches_that_grow_equal_batches_that_shrink(observer: Observer) -> None:
+    """The histogram widens by a factor of 100 between batches, or not at all: it must not show."""
+    data = heavy_tailed(10_000)
+    ordered = data[np.argsort(np.abs(data))]
+    batches = np.split(ordered * np.geomspace(1e-4, 1, 10_000, dtype=np.float32), 10)
+    growing, shrinking = observe(observer, *batches), observe(observer, *batches[::-1])
+    assert equal(growing, shrinking)
+    assert equal(growing, observe(observer, np.concatenate(batches)))
+
+
 def test_percentile_cuts_only_the_open_end_of_a_relu() -> None:
     data = np.maximum(heavy_tailed(100_000), 0)
     stats = observe(Percentile(99.0), data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.frontend.block import as_array, leaves, op_name, shape_of
+from tvmcomp.graph.cost import layer_costs
 from tvmcomp.graph.dataflow import Dataflow
 from tvmcomp.model import Model
 
@@ -80,6 +80,7 @@ class Graph:
         self._variables = {
             str(var.name): var for var in (*self.flow.parameters, *self.flow.bindings)
         }
+        self._macs = {cost.name: cost.macs for cost in layer_costs(model)}
         self._uses = Counter(self.outputs)
         self._users: dict[str, list[str]] = {}
         for name in self.values:
@@ -147,12 +148,8 @@ class Graph:
         return Weighted("depthwise_conv2d" if depthwise else "conv2d", weight, 0, 3)
 
     def macs(self, name: str) -> int:
-        """Multiply-accumulates of a convolution (OHWI) or matmul, 0 for anything else."""
-        if self.op(name) not in ("nn.conv2d", "matmul"):
-            return 0
-        left, right = (shape_of(arg) for arg in self.args(name)[:2])
-        per_element = left[-1] if self.op(name) == "matmul" else prod(right[1:])
-        return prod(self.shape(name)) * per_element
+        """Multiply-accumulates of the operator that makes a tensor."""
+        return self._macs.get(name, 0)
 
     def is_bias(self, name: str, before: str) -> bool:
         """Whether `name` adds one number per channel (or one for all) to `before`."""
