@@ -61,7 +61,7 @@ def build_spec(
     x, y = tensors[layer.inputs[0]], tensors[layer.output]
     residual = tensors[layer.inputs[1]] if len(layer.inputs) > 1 else None
     geometry = geometry_of(
-        layer, layouts[x.name], layouts[y.name], residual and layouts[residual.name]
+        layer, layouts[x.name], layouts[y.name], layouts[residual.name] if residual else None
     )
     return Spec(
         geometry=geometry,

@@ -66,7 +66,7 @@ def pack(layer: IntConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
         sums = layer.weight.reshape(layer.weight.shape[0], -1).sum(axis=1, dtype=np.int64)
         start = (-spec.mac.shift * sums).astype(np.int32).view(np.float32)
         rows = [layer.multiplier, layer.bias, start][: parts(spec)]
-        blob[:4] = np.float32([layer.residual_scale]).view(np.uint8)
+        blob[:4] = np.array([layer.residual_scale], np.float32).view(np.uint8)
         if layer.table is not None:
             codes = np.ascontiguousarray(layer.table.astype(spec.epilogue.dtype))
             blob[at.table : at.table + 256] = codes.view(np.uint8)
@@ -103,7 +103,9 @@ def pack_weights(weight: NDArray[np.generic], spec: Spec) -> NDArray[np.generic]
     return np.concatenate(blocks)
 
 
-def unpack_weights(packed: NDArray[np.generic], spec: Spec, shape: tuple[int, ...]) -> NDArray:
+def unpack_weights(
+    packed: NDArray[np.generic], spec: Spec, shape: tuple[int, ...]
+) -> NDArray[np.generic]:
     """The inverse of `pack_weights`."""
     g = spec.geometry
     steps = g.taps[0][0] * g.taps[1][0] * spec.units
