@@ -61,7 +61,9 @@ def build_depthwise(
     geometry = (layer.weight.shape, layer.strides, layer.pads, layer.dilation)
     clip = (layer.low, layer.high)
     names = [*("x", "residual")[: len(layer.inputs)], "constants", "y"]
-    if _fits_vnni(layer, dtypes, isa) and x.channels == y.channels:
+    # vpdpbusd multiplies unsigned by signed; a residual is rare enough for the plain loop.
+    vnni = isa.vnni and dtypes[0] == "uint8" and len(dtypes) == 2 and x.channels == y.channels
+    if vnni and isinstance(layer, IntConv):
         plan = plan or plan_vnni(layer, x, y)
         if not plan.fits(y):
             return None
@@ -74,14 +76,9 @@ def build_depthwise(
     func = build_func(
         "depthwise", names, lambda *data: _emit_plain(layer, operands, dtypes, zero, isa, data)
     )
-    scale = layer.residual_scale if isinstance(layer, IntConv) else None
+    scale = _residual_scale(layer)
     key = kernel_key("depthwise_plain", isa, operands, dtypes, geometry, clip, zero, scale)
     return Kernel(key, func, "depthwise", isa.name, constants=_pack_plain(layer, y))
-
-
-def _fits_vnni(layer: IntConv | FloatConv, dtypes: list[str], isa: Isa) -> bool:
-    """vpdpbusd multiplies unsigned by signed; a residual is rare enough for the plain loop."""
-    return isa.vnni and isinstance(layer, IntConv) and dtypes[0] == "uint8" and len(dtypes) == 2
 
 
 def _halo_covers(layer: Conv, x: Layout, y: Layout) -> bool:
@@ -179,14 +176,17 @@ def _emit_plain(
                     else:
                         total = T.bind(total + value * factor)
                 if not real:
-                    total = T.bind(fma(cast("float32", total, lanes), *factors, lanes))
+                    multiplier, bias = factors
+                    total = T.bind(fma(cast("float32", total, lanes), multiplier, bias, lanes))
                 if len(layouts) == 3:
                     at = layouts[1].offset(n, h, w) + start * i64(layouts[1].itemsize)
                     if real:
                         total = T.bind(total + data[1].load(at, "float32", lanes))
                     else:
                         codes = T.bind(data[1].widen(at, dtypes[1], lanes))
-                        total = T.bind(fma(codes, splat(layer.residual_scale, lanes), total, lanes))
+                        total = T.bind(
+                            fma(codes, splat(_residual_scale(layer), lanes), total, lanes)
+                        )
                 to = y.offset(n, h, w) + start * i64(size)
                 out.store(to, _clipped(layer, total, lanes, dtypes[-1]), dtypes[-1], lanes)
 
@@ -195,6 +195,10 @@ def _emit_plain(
         each_segment(y.channels, isa.lanes, y.pitch, segment)
 
     each_row(y, row)
+
+
+def _residual_scale(layer: IntConv | FloatConv) -> float:
+    return layer.residual_scale if isinstance(layer, IntConv) else 1.0
 
 
 def _clipped(layer: IntConv | FloatConv, value: Expr, lanes: int, dtype: str) -> Expr:

@@ -42,7 +42,7 @@ def accumulate(x: NDArray[np.generic], layer: Conv, border: float) -> NDArray[np
         weight = layer.weight[..., 0].transpose(1, 2, 0).astype(np.float64)
         out[...] = 0
         for i, j in np.ndindex(kernel_h, kernel_w):
-            out += windows[:, :, :, i, j] * weight[i, j]
+            out += np.multiply(windows[:, :, :, i, j], weight[i, j])
         return out
     inner, outer = channels // groups, outputs // groups
     weight = layer.weight.reshape(groups, outer, -1).transpose(0, 2, 1).astype(np.float64)
