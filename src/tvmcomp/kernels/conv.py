@@ -28,12 +28,10 @@ def build_conv(
     isa: Isa,
     plan: Plan | None = None,
 ) -> Kernel | None:
-    """The layer's kernel, by `plan` or by the rules; None for what another kernel must serve.
+    """The layer's kernel, by `plan` or by the rules; None for a table without `isa.vbmi`.
 
-    Not served: one input channel per group (depthwise), tables without `isa.vbmi`.
+    Any grouping is served, but a group fills whole vectors: depthwise layers have a faster kernel of their own.
     """
-    if layer.groups > 1 and layer.weight.shape[3] == 1:
-        return None
     if isinstance(layer, IntConv) and layer.table is not None and not (isa.vnni and isa.vbmi):
         return None
     if layouts[layer.inputs[0]].halo < max(layer.pads):
