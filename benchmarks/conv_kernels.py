@@ -2,7 +2,7 @@
 
     taskset -c 1 python benchmarks/conv_kernels.py [--dtype uint8|float32] [--only 3x3]
 
-The peak is the rate of multiply-accumulates on registers alone, measured in the same run. Hot: the same weights
+The peak is the rate of vpdpbusd or fma on registers alone, measured in the same run. Hot: the same weights
 every call. Cold: weights that cycle through more memory than the L2 cache, which is what a network sees.
 """
 

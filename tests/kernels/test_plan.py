@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from conv_cases import Case, make
 from tvmcomp.kernels.conv import build_spec
 from tvmcomp.kernels.geometry import Geometry, geometry_of
+from tvmcomp.kernels.mac import Floats, Mac, Vnni
 from tvmcomp.kernels.plan import Plan, Split, choose_plan
 from tvmcomp.kernels.spec import Spec, bands, columns
 from tvmcomp.kernels.vector import GENERIC, Isa
@@ -43,38 +44,43 @@ def conv(size: int, inputs: int, outputs: int, k: int = 3) -> Geometry:
     [(56, 64, (1, 14)), (28, 128, (1, 14)), (14, 256, (1, 14)), (7, 512, (2, 7))],
 )
 def test_blocks_of_resnet(size: int, channels: int, tile: tuple[int, int]) -> None:
-    plan = choose_plan(conv(size, channels, channels), VNNI, 1)
+    plan = choose_plan(conv(size, channels, channels), VNNI, Vnni(0))
     assert (plan.tile, plan.vectors) == (tile, 2)
 
 
+def test_dear_broadcasts_serve_more_vectors() -> None:
+    plan = choose_plan(conv(14, 256, 256), VNNI, Vnni(128))
+    assert (plan.tile, plan.vectors) == ((1, 5), 4)
+
+
 def test_small_weights_are_passed_over_once_per_chunk_of_rows() -> None:
-    plan = choose_plan(conv(56, 64, 64), VNNI, 1)
+    plan = choose_plan(conv(56, 64, 64), VNNI, Vnni(0))
     assert plan.split is Split.ROWS
     assert not plan.prefetch
 
 
 def test_large_weights_are_read_once_and_fetched_ahead() -> None:
-    plan = choose_plan(conv(14, 256, 256), VNNI, 1)
+    plan = choose_plan(conv(14, 256, 256), VNNI, Vnni(0))
     assert plan.split is Split.CHANNELS
     assert plan.prefetch
 
 
 def test_x_beyond_the_cache_is_read_once() -> None:
     large, small = conv(56, 512, 256, 1), conv(28, 512, 256, 1)
-    assert choose_plan(large, VNNI, 1).split is Split.ROWS
-    assert choose_plan(small, VNNI, 1).split is Split.CHANNELS
+    assert choose_plan(large, VNNI, Vnni(0)).split is Split.ROWS
+    assert choose_plan(small, VNNI, Vnni(0)).split is Split.CHANNELS
 
 
 def test_one_row_of_a_dense_layer_takes_many_vectors() -> None:
-    plan = choose_plan(geometry(Case(height=1, width=1, inputs=2048, outputs=1000)), VNNI, 1)
+    plan = choose_plan(geometry(Case(height=1, width=1, inputs=2048, outputs=1000)), VNNI, Vnni(0))
     assert plan == Plan((1, 1), 8, 4, Split.CHANNELS)
 
 
 def test_rows_are_cut_evenly() -> None:
-    assert choose_plan(conv(15, 16, 32), VNNI, 1).tile == (1, 8)
-    assert choose_plan(conv(9, 16, 32), VNNI, 1).tile == (1, 9)
-    assert choose_plan(conv(5, 16, 32), VNNI, 1).tile == (2, 5)
-    assert choose_plan(conv(4, 16, 32, 1), VNNI, 1).tile == (8, 1)
+    assert choose_plan(conv(15, 16, 32), VNNI, Vnni(0)).tile == (1, 8)
+    assert choose_plan(conv(9, 16, 32), VNNI, Vnni(0)).tile == (1, 9)
+    assert choose_plan(conv(5, 16, 32), VNNI, Vnni(0)).tile == (2, 5)
+    assert choose_plan(conv(4, 16, 32, 1), VNNI, Vnni(0)).tile == (8, 1)
 
 
 @given(
@@ -82,11 +88,14 @@ def test_rows_are_cut_evenly() -> None:
     st.integers(1, 70),
     st.integers(1, 300),
     st.sampled_from([VNNI, AVX2, GENERIC]),
+    st.sampled_from([Vnni(0), Vnni(128), Floats(True)]),
 )
 @settings(max_examples=200, deadline=None)
-def test_accumulators_fit_the_registers(height: int, width: int, outputs: int, isa: Isa) -> None:
+def test_accumulators_fit_the_registers(
+    height: int, width: int, outputs: int, isa: Isa, mac: Mac
+) -> None:
     base = conv(8, 16, 16)
-    plan = choose_plan(replace(base, height=height, width=width, outputs=outputs), isa, 1)
+    plan = choose_plan(replace(base, height=height, width=width, outputs=outputs), isa, mac)
     most = 28 if isa.lanes == 16 else 12
     assert 1 <= plan.tile[0] * plan.tile[1] * plan.vectors <= most
     assert plan.tile[0] <= height

@@ -61,11 +61,12 @@ def build_spec(
     geometry = geometry_of(
         layer, layouts[x.name], layouts[y.name], layouts[residual.name] if residual else None
     )
+    mac = mac_for(x.dtype, layer.weight, isa)
     return Spec(
         geometry=geometry,
-        plan=plan or choose_plan(geometry, isa, layer.weight.itemsize),
+        plan=plan or choose_plan(geometry, isa, mac),
         epilogue=_epilogue(layer, x, y, residual),
-        mac=mac_for(x.dtype, layer.weight, isa),
+        mac=mac,
         dtype=x.dtype,
         lanes=isa.lanes,
         y=layouts[y.name],

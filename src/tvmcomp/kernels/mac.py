@@ -24,7 +24,9 @@ _NARROW = 64
 
 
 class Mac(Protocol):
-    """unit: channels per step; shift: what x is read higher by; acc: dtype of accumulator."""
+    """unit: channels per step; shift: what x is read higher by; acc: dtype of the accumulator;
+    prepares: a broadcast costs vector instructions of its own.
+    """
 
     @property
     def unit(self) -> int: ...
@@ -34,6 +36,9 @@ class Mac(Protocol):
 
     @property
     def acc(self) -> str: ...
+
+    @property
+    def prepares(self) -> bool: ...
 
     def broadcast(self, x: Operand, offset: Expr, lanes: int) -> Expr:
         """One unit of x, in every lane."""
@@ -52,6 +57,10 @@ class _Quads:
     shift: int
     unit: int = 4
     acc: str = "int32"
+
+    @property
+    def prepares(self) -> bool:
+        return self.shift != 0
 
     def broadcast(self, x: Operand, offset: Expr, lanes: int) -> Expr:
         dword = x.load(offset, "int32", 1)
@@ -91,6 +100,7 @@ class Madd:
     unit: int = 2
     shift: int = 0
     acc: str = "int32"
+    prepares: bool = True
 
     def broadcast(self, x: Operand, offset: Expr, lanes: int) -> Expr:
         pairs = splat(x.load(offset, "int16", 1), lanes, "int16")
@@ -117,6 +127,7 @@ class Widen:
     unit: int = 1
     shift: int = 0
     acc: str = "int32"
+    prepares: bool = False
 
     def broadcast(self, x: Operand, offset: Expr, lanes: int) -> Expr:
         return splat(x.widen(offset, self.dtype, 1, "int32"), lanes, "int32")
@@ -136,6 +147,7 @@ class Floats:
     unit: int = 1
     shift: int = 0
     acc: str = "float32"
+    prepares: bool = False
 
     def broadcast(self, x: Operand, offset: Expr, lanes: int) -> Expr:
         return splat(x.load(offset, "float32", 1), lanes)

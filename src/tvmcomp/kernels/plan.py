@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tvmcomp.kernels.geometry import Geometry
+from tvmcomp.kernels.mac import Mac
 from tvmcomp.kernels.vector import Isa
 
 __all__ = ["Plan", "Split", "choose_plan"]
@@ -40,9 +41,9 @@ class Plan:
 
 # Pixels of a block by its vectors of output channels. Weights, one broadcast and the accumulators share the
 # registers; ten accumulators hide the latency of two multiply-accumulate units, and a block of few vectors
-# reads the fewest weights from L2. Measured on Intel (two 512-bit units) and AMD Zen 4 (one).
+# reads the fewest weights from L2. Measured on an Intel core with two 512-bit units.
 _PIXELS_32_REGISTERS = {1: 28, 2: 14, 3: 7, 4: 6, 8: 3}
-_PIXELS_16_REGISTERS = {1: 10, 2: 6, 4: 2}
+_PIXELS_16_REGISTERS = {1: 10, 2: 6, 4: 3}
 # Weights up to this size are used whole for every chunk of rows; larger ones, too, where x would not stay in L2
 # between blocks of output channels, but they do.
 _RESIDENT_BYTES = 64 * 1024
@@ -53,16 +54,17 @@ _CHUNK, _ITEMS = 4, 16
 _SHARED_BLOCKS = 4
 
 
-def choose_plan(geometry: Geometry, isa: Isa, itemsize: int) -> Plan:
-    """The rules; `itemsize` is of a weight."""
+def choose_plan(geometry: Geometry, isa: Isa, mac: Mac) -> Plan:
+    """The rules."""
     total = -(-geometry.outputs // isa.lanes)
     few = isa.lanes == 8 or not isa.fma
     pixels = _PIXELS_16_REGISTERS if few else _PIXELS_32_REGISTERS
-    vectors = _vectors(total, geometry.pixels, pixels)
+    vectors = _vectors(total, geometry.pixels, pixels, wide=mac.prepares)
     tile = _tile(geometry, pixels[vectors])
     rows = geometry.batch * -(-geometry.height // tile[0])
     blocks = rows * -(-geometry.width // tile[1])
     steps = 2 if tile[0] * tile[1] * vectors >= 16 else 4
+    itemsize = 4 if mac.acc == "float32" else 1
     weight_bytes = geometry.depth * geometry.outputs * geometry.groups * itemsize
     shared = geometry.groups * -(-total // vectors)
     streamed = geometry.pixels * geometry.pixel.x > _HALF_L2_BYTES > weight_bytes
@@ -72,9 +74,13 @@ def choose_plan(geometry: Geometry, isa: Isa, itemsize: int) -> Plan:
     return Plan(tile, vectors, steps, Split.CHANNELS, prefetch=blocks > 1)
 
 
-def _vectors(total: int, available: int, pixels: dict[int, int]) -> int:
-    """Two vectors, or three where two would leave one alone; more where so few pixels leave registers free."""
+def _vectors(total: int, available: int, pixels: dict[int, int], *, wide: bool) -> int:
+    """Two vectors, or three where two would leave one alone; four where broadcasts are dear; more where so
+    few pixels leave registers free.
+    """
     usual = 3 if total % 2 and total % 3 == 0 and 3 in pixels else min(2, total)
+    if wide and total >= 4:
+        usual = 4
     covering = [v for v, most in pixels.items() if v != 3 and v <= total and available <= most]
     return max([usual, *covering])
 
