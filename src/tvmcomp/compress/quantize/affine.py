@@ -14,9 +14,11 @@ __all__ = ["activation_qparams", "quantize_weight"]
 
 # A range below this is as good as zero; products and quotients of scales above it stay normal float32 numbers.
 _MIN_SCALE = 2.0**-40
-# Fractions of the full range that the MSE search tries on weights.
-_SHRINK = np.arange(100, 19, -1) / 100
-_ROWS_AT_ONCE = 1 << 22
+# Fractions of the full range that the MSE search tries on weights: coarse ones, then steps around the best.
+_COARSE = np.arange(100, 19, -5) / 100
+_FINE = np.array([-4, -3, -2, -1, 1, 2, 3, 4]) / 100
+# Weights compared at once: their temporaries stay in the cache.
+_AT_ONCE = 1 << 18
 
 
 def activation_qparams(
@@ -70,29 +72,42 @@ def _fit(
     low, high = np.minimum(rows.min(axis=1), 0.0), np.maximum(rows.max(axis=1), 0.0)
     if isinstance(observer, MinMax):
         return _qparams(low, high, codes, power_of_two)
-    step = max(1, _ROWS_AT_ONCE // rows.shape[1])
-    fits = [
-        _least_error(rows[i : i + step], low[i : i + step], high[i : i + step], codes, power_of_two)
-        for i in range(0, len(rows), step)
-    ]
-    return np.concatenate([scale for scale, _ in fits]), np.concatenate([zero for _, zero in fits])
+    step = max(1, _AT_ONCE // rows.shape[1])
+    best = np.concatenate(
+        [
+            _least_error(
+                rows[i : i + step], low[i : i + step], high[i : i + step], codes, power_of_two
+            )
+            for i in range(0, len(rows), step)
+        ]
+    )
+    return _qparams(low * best, high * best, codes, power_of_two)
 
 
 def _least_error(
     rows: np.ndarray, low: np.ndarray, high: np.ndarray, codes: CodeRange, power_of_two: bool
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """The fraction of the full range, row by row, with the least squared error."""
-    best_scale, best_zero = _qparams(low, high, codes, power_of_two)
-    least = np.full(len(rows), np.inf)
-    for fraction in _SHRINK:
+    values = rows.astype(np.float32)
+    best, least = np.ones(len(rows)), np.full(len(rows), np.inf)
+
+    def attempt(fraction: np.ndarray) -> None:
+        nonlocal best, least
         scale, zero = _qparams(low * fraction, high * fraction, codes, power_of_two)
-        values = np.clip(np.rint(rows / scale[:, None]) + zero[:, None], codes.low, codes.high)
-        error = np.square((values - zero[:, None]) * scale[:, None] - rows).sum(axis=1)
-        better = error < least
-        least = np.where(better, error, least)
-        best_scale = np.where(better, scale, best_scale)
-        best_zero = np.where(better, zero, best_zero)
-    return best_scale, best_zero
+        step, point = scale[:, None].astype(np.float32), zero[:, None].astype(np.float32)
+        error = np.rint(values / step)
+        np.clip(error, codes.low - point, codes.high - point, out=error)
+        error *= step
+        error -= values
+        total = np.einsum("ij,ij->i", error, error, dtype=np.float64)
+        best, least = np.where(total < least, fraction, best), np.minimum(total, least)
+
+    for fraction in _COARSE:
+        attempt(np.full(len(rows), fraction))
+    coarse = best
+    for offset in _FINE:
+        attempt(np.minimum(coarse + offset, 1.0))
+    return best
 
 
 def _qparams(
