@@ -24,16 +24,23 @@ def sqnr_db(want: np.ndarray, got: np.ndarray) -> float:
 
 def _peer(context: Context, net: Net) -> np.ndarray:
     """Outputs of `quantize_static`: per channel, QDQ, u8 activations, s8 weights, min-max."""
+    import onnx
     import onnxruntime as ort
 
+    from tvmcomp.measure.exchange import save_arrays
     from tvmcomp.measure.peers.onnxruntime import quantize
 
+    whole = context.folder / f"{net.name}-whole.onnx"
     target = context.folder / f"{net.name}-ort-qdq.onnx"
+    calibration = context.folder / f"{net.name}-ort-calibration.npz"
+    save_arrays(calibration, {"x": context.calibration(net)})
+    # One file: the quantizer's preparation loses sight of weights in a file of their own.
+    onnx.save(onnx.load(context.files(net).onnx), whole)
     with context.stage(f"onnxruntime quantize_static {net.name}"):
         quantize(
-            source=str(context.files(net).onnx),
+            source=str(whole),
             target=str(target),
-            calibration=str(context.calibration_file(net)),
+            calibration=str(calibration),
             shapes={"x": [1, 3, net.size, net.size]},
         )
     session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
