@@ -32,14 +32,14 @@ def test_wheel_carries_data_and_works(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", ".gitignore"):
         shutil.copy(ROOT / name, source)
-    for name in ("src", "targets", "schedules"):
+    for name in ("src", "targets", "schedules", "recipes"):
         shutil.copytree(ROOT / name, source / name)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    for name in ("py.typed", "build/pipeline.py", "_data/schedules/README.md"):
+    for name in ("py.typed", "build/pipeline.py", "_data/schedules/README.md", "_data/recipes/int8.toml"):
         assert (site / "tvmcomp" / name).is_file()
     # Without what only the compile extra installs, from a folder that is no checkout.
     program = (

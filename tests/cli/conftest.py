@@ -68,7 +68,8 @@ def spawn() -> Callable[..., Done]:
         program = ["-m", "tvmcomp"] if code is None else ["-c", code]
         done = subprocess.run(
             [sys.executable, *program, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(SOURCES), **environment},
+            # Buffered, as users run it: what is still in a buffer must not follow the JSON.
+            env={**os.environ, "PYTHONUNBUFFERED": "", "PYTHONPATH": str(SOURCES), **environment},
             capture_output=True,
             text=True,
             check=False,
