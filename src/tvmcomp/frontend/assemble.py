@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.errors import ModelError
-from tvmcomp.frontend.block import Block, leaves, op_name, substitute, unique
+from tvmcomp.frontend.block import Block, op_name, substitute, unique
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
 __all__ = ["MAX_TENSOR_BYTES", "assemble"]
@@ -71,9 +71,7 @@ def assemble(
         params={str(var.name): np.asarray(array, order="C") for var, array in used.items()},
         signature=Signature(
             inputs={str(var.name): _tensor_type(var) for var in input_vars},
-            outputs={
-                name: _tensor_type(expr) for name, expr in zip(outputs, results, strict=True)
-            },
+            outputs={name: _tensor_type(expr) for name, expr in zip(outputs, results, strict=True)},
         ),
         provenance=provenance,
     )

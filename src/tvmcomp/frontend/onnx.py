@@ -162,4 +162,3 @@ def _operand(operand: Expr | None) -> str:
         return "none"
     shape = getattr(operand.ty, "shape", None)
     return str(operand.ty) if shape is None else f"{operand.ty.dtype}{list(shape)}"
-

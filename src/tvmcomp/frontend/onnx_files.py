@@ -27,7 +27,9 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:
-        raise ModelError(f"{path} is not an ONNX model or is cut short ({type(error).__name__})") from None
+        raise ModelError(
+            f"{path} is not an ONNX model or is cut short ({type(error).__name__})"
+        ) from None
     for tensor in tensors_of(model.graph):
         if external_data_helper.uses_external_data(tensor):
             _load_external(tensor, path.parent)

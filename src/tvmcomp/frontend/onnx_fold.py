@@ -90,7 +90,11 @@ def _fold_once(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> di
 
 
 def _foldable(node: NodeProto, known: set[str], shapes: dict[str, tuple[int, ...]]) -> bool:
-    if node.op_type in _NEVER or node.op_type.startswith("Random") or node.domain not in ("", "ai.onnx"):
+    if (
+        node.op_type in _NEVER
+        or node.op_type.startswith("Random")
+        or node.domain not in ("", "ai.onnx")
+    ):
         return False
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
         return False

@@ -113,7 +113,9 @@ def fix_inputs(graph: onnx.GraphProto, input_shapes: Mapping[str, tuple[int, ...
         raise ModelError(f"the model has no input {min(unknown)!r}; its inputs: {names}")
     for value in inputs:
         if not value.type.HasField("tensor_type"):
-            raise ModelError(f"input {value.name} is not a tensor; export the model with tensors only")
+            raise ModelError(
+                f"input {value.name} is not a tensor; export the model with tensors only"
+            )
         tensor_type = value.type.tensor_type
         wanted = input_shapes.get(value.name)
         if not tensor_type.HasField("shape"):
@@ -161,7 +163,11 @@ def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         return None
     dims = value.type.tensor_type.shape.dim
-    return tuple(int(d.dim_value) for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+    return (
+        tuple(int(d.dim_value) for d in dims)
+        if all(d.HasField("dim_value") for d in dims)
+        else None
+    )
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -194,4 +200,3 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
     return slim
-

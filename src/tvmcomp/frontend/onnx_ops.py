@@ -61,7 +61,7 @@ def _chain(combine: Callable[[Expr, Expr], Expr]) -> Converter:
     """An operator of any number of operands, two at a time."""
 
     def convert(inputs: Sequence[Expr | None], attrs: Mapping[str, Any]) -> Expr | None:
-        return reduce(combine, inputs)  # type: ignore[arg-type]
+        return reduce(combine, inputs)
 
     return convert
 

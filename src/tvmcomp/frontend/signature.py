@@ -15,9 +15,8 @@ def specialised(
     """The static shape of input `name`: its declared one, dynamic dimensions taken from `wanted`."""
     shown = ",".join(str(size) if isinstance(size, int) else "?" for size in declared)
     if wanted is None:
-        if all(isinstance(size, int) for size in declared):
-            wanted = [int(size) for size in declared]  # type: ignore[call-overload]
-        else:
+        wanted = [size for size in declared if isinstance(size, int)]
+        if len(wanted) < len(declared):
             example = shown.replace("?", "1")
             raise ModelError(
                 f"input {name} has a dynamic shape [{shown}]; "

@@ -66,7 +66,9 @@ def _adaptive_max_pool2d(node: fx.Node, importer: Any) -> Expr:
     x = importer.env[node.args[0]]
     size, target = shape_of(x)[2:], [int(length) for length in node.args[1]]
     if len(size) != 2 or any(have % want for have, want in zip(size, target, strict=True)):
-        raise NotImplementedError(f"adaptive_max_pool2d of {list(size)} to {target} has uneven windows")
+        raise NotImplementedError(
+            f"adaptive_max_pool2d of {list(size)} to {target} has uneven windows"
+        )
     window = tuple(have // want for have, want in zip(size, target, strict=True))
     pooled = importer.block_builder.emit(relax.op.nn.max_pool2d(x, window, strides=window))
     # The second result, the positions, is read by max unpooling alone.

@@ -1,6 +1,6 @@
 """The canonical graph: what every later room may rely on, whichever framework the model came from.
 
-- Batch normalisation is part of the weights before it, else one multiply and one add; dropout, identities and
+- Zero padding is part of the convolution after it, batch normalisation of the weights before it, else one multiply and one add; dropout, identities and
   reshapes that do nothing are gone; arithmetic on parameters alone is done.
 - Images are NHWC, with no permutation between convolutions; `main` keeps the signature the user knows, so
   there is one `permute_dims` after a 4-D input and one before a 4-D output or a reshape that mixes axes.
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from tvmcomp.graph.dense import Dense
 from tvmcomp.graph.fold_batch_norm import FoldBatchNorm
+from tvmcomp.graph.fold_pad import FoldPad
 from tvmcomp.graph.fold_params import FoldParams
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
@@ -46,6 +47,7 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     FoldParams,
     Simplify,
     # Layers with their weights.
+    FoldPad,
     FoldBatchNorm,
     Dense,
     # Layout, and what it leaves behind.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from tvm import relax
 from tvm.ir import Expr
 
@@ -44,7 +43,7 @@ class Dense(Rewriter):
         product = self.definition(x if added is None else added.args[0], "matmul")
         if product is None or self.value(product.args[1]) is None:
             return None
-        if added is not None and np.ndim(self.value(added.args[1])) != 1:
+        if added is not None and len(shape_of(added.args[1])) != 1:
             return None
         rows = self.definition(product.args[0], "reshape")
         source = product.args[0] if rows is None else rows.args[0]

@@ -43,7 +43,7 @@ class FoldBatchNorm(Rewriter):
 
     def _affine(self, call: relax.Call) -> tuple[np.ndarray, np.ndarray]:
         values = [self.value(arg) for arg in call.args[1:5]]
-        if any(value is None for value in values):
+        if call.attrs.training or any(value is None for value in values):
             raise ModelError(
                 "a batch normalisation computes its statistics from its input; "
                 "export the model in evaluation mode"
@@ -87,8 +87,8 @@ class FoldBatchNorm(Rewriter):
         bias = np.broadcast_to(producer.bias * scale + shift, scale.shape)
         shape = [1] * len(shape_of(call))
         shape[producer.axis] = -1
-        known = isinstance(producer.bias_var, relax.Var)
-        bias_name = str(producer.bias_var.name) if known else f"{prefix}.bias"
+        known = producer.bias_var
+        bias_name = str(known.name) if isinstance(known, relax.Var) else f"{prefix}.bias"
         return relax.op.add(
             self.emit(folded), self.param(bias_name, bias.astype(dtype).reshape(shape))
         )

@@ -43,7 +43,8 @@ _RESHAPES = ("reshape", "squeeze", "expand_dims", "flatten")
 class FoldParams(Rewriter):
     """f(p, q, const)  ->  p'      p' = f(p, q, const), computed in numpy
 
-    The result keeps the name of the single parameter it came from. quantize and dequantize are never folded: compressed weights stay compressed.
+    The result keeps the name of the single parameter it came from. quantize and dequantize are never
+    folded: compressed weights stay compressed.
     """
 
     def __init__(self, model: Model) -> None:

@@ -28,9 +28,12 @@ class NameBindings(Rewriter):
         self._counts: Counter[str] = Counter()
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
-        weight = call.args[1] if op_name(call) in _WEIGHTED else None
-        if weight in self.arrays and weight_prefix(str(weight.name)) != str(weight.name):
-            return self.emit(call, weight_prefix(str(weight.name)))
+        weight = str(call.args[1].name) if self._has_weight(call) else ""
+        if weight_prefix(weight) != weight:
+            return self.emit(call, weight_prefix(weight))
         op = op_name(call).rpartition(".")[2]
         self._counts[op] += 1
         return self.emit(call, f"{op}_{self._counts[op]}")
+
+    def _has_weight(self, call: relax.Call) -> bool:
+        return op_name(call) in _WEIGHTED and call.args[1] in self.arrays

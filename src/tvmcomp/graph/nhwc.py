@@ -95,19 +95,19 @@ class ToNHWC(Rewriter):
             axes = nhwc_ops.TO_NHWC if nhwc else nhwc_ops.TO_NCHW
             array = self.value(expr)
             if array is not None:
-                return self.moved_param(expr, axes)
+                return self.moved_param(expr, array.transpose(axes))
             moved = self.emit(nhwc_ops.permuted(expr, axes), name)
             self._moved[key] = moved
             self._moved[moved, not nhwc] = expr
         return self._moved[key]
 
-    def moved_param(self, expr: Expr, axes: tuple[int, ...]) -> Expr:
-        """A parameter or constant with its axes permuted at compile time."""
+    def moved_param(self, expr: Expr, array: np.ndarray) -> Expr:
+        """A parameter or constant whose value is now `array`; shared ones stay shared."""
         if not isinstance(expr, relax.Var):
-            return _constant(self.value(expr).transpose(axes))
-        key = (expr, axes)
+            return relax.const(np.asarray(array, order="C"), str(array.dtype))
+        key = (expr, array.shape)
         if key not in self._params:
-            self._params[key] = self.param(str(expr.name), self.arrays[expr].transpose(axes))
+            self._params[key] = self.param(str(expr.name), array)
         return self._params[key]
 
     def broadcast(self, expr: Expr) -> Expr:
@@ -125,16 +125,13 @@ class ToNHWC(Rewriter):
                 return self.move(self.emit(full), nhwc=True)
             return self.move(value.expr, nhwc=True)
         if array.size == 1:
-            return value.expr if isinstance(value.expr, relax.Var) else _constant(array.reshape(()))
+            # A bias of one channel stays a vector; a scalar constant stays a scalar.
+            shape = (1,) if isinstance(value.expr, relax.Var) else ()
+            return self.moved_param(value.expr, array.reshape(shape))
         full = array.reshape((*(1,) * (4 - array.ndim), *array.shape)).transpose(nhwc_ops.TO_NHWC)
         while full.shape[0] == 1 and full.ndim > 1:
             full = full[0]
-        if not isinstance(value.expr, relax.Var):
-            return _constant(full)
-        key = (value.expr, full.shape)
-        if key not in self._params:
-            self._params[key] = self.param(str(value.expr.name), full)
-        return self._params[key]
+        return self.moved_param(value.expr, full)
 
     def is_image(self, expr: Expr) -> bool:
         """Whether an operand of the original function is held in NHWC."""
@@ -152,10 +149,6 @@ class ToNHWC(Rewriter):
         return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
 
 
-def _constant(array: np.ndarray) -> Expr:
-    return relax.const(np.asarray(array, order="C"), str(array.dtype))
-
-
 def _conv2d(rewriter: ToNHWC, call: relax.Call) -> Result:
     attrs = call.attrs
     if (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
@@ -164,7 +157,9 @@ def _conv2d(rewriter: ToNHWC, call: relax.Call) -> Result:
     return Stored(nhwc_ops.conv2d(rewriter.image(call.args[0]), weight, attrs), nhwc=True)
 
 
-def _with_layout(make: Callable[[Expr, relax.Call], Expr]) -> Callable[[ToNHWC, relax.Call], Result]:
+def _with_layout(
+    make: Callable[[Expr, relax.Call], Expr],
+) -> Callable[[ToNHWC, relax.Call], Result]:
     def rule(rewriter: ToNHWC, call: relax.Call) -> Result:
         if call.attrs.layout != "NCHW":
             return None

@@ -103,7 +103,9 @@ class Rewriter:
         results = self.results(self._main.body.body)
         live = self.block.live(results)
         inputs = self._main.params[: len(self.model.signature.inputs)]
-        reads = dict.fromkeys(var for expr in self.block.definitions.values() for var in leaves(expr))
+        reads = dict.fromkeys(
+            var for expr in self.block.definitions.values() for var in leaves(expr)
+        )
         used = [var for var in (*reads, *self.arrays) if var in self.arrays and var in live]
         used = list(dict.fromkeys(used))
         env: dict[relax.Var, Expr] = {}
@@ -117,7 +119,9 @@ class Rewriter:
         for var, expr in self.block.definitions.items():
             self.block.definitions[var] = substitute(expr, env)
         module = self.block.finish(
-            [*inputs, *env.values()], [substitute(result, env) for result in results], self._helpers()
+            [*inputs, *env.values()],
+            [substitute(result, env) for result in results],
+            self._helpers(),
         )
         relax.analysis.well_formed(module)
         return Model(module, params, self.model.signature, self.model.provenance)

@@ -102,7 +102,8 @@ class Simplify(Rewriter):
         if not first or second:
             return None
         swapped = relax.Call(call.op, [b, a], call.attrs, call.ty_args)
-        return self.rewrite(self.block.typed(swapped), "") or swapped
+        rewritten = self.rewrite(self.block.typed(swapped), "")
+        return swapped if rewritten is None else rewritten
 
     def neutral(self, call: relax.Call) -> Expr | None:
         """x + 0, x - 0, x * 1, x / 1."""
@@ -228,7 +229,10 @@ _RULES = {
     "astype": (Simplify.identity,),
     "strided_slice": (Simplify.whole_slice,),
     "add": (Simplify.broadcast, Simplify.constant_last, Simplify.neutral),
-    "subtract": (Simplify.broadcast, Simplify.neutral,),
+    "subtract": (
+        Simplify.broadcast,
+        Simplify.neutral,
+    ),
     "multiply": (Simplify.broadcast, Simplify.constant_last, Simplify.neutral, Simplify.silu),
     "divide": (Simplify.broadcast, Simplify.neutral, Simplify.hard_swish),
     "maximum": (Simplify.broadcast, Simplify.constant_last, Simplify.bound),
