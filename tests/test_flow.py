@@ -13,9 +13,15 @@ import tvmcomp as tc
 from build.graphs import Net
 from tvmcomp.artifact import read_artifact, write_artifact
 from tvmcomp.compress.reference import run
-from tvmcomp.errors import CalibrationError, TargetError, VerificationError
+from tvmcomp.errors import (
+    CalibrationError,
+    IncompatibleHostError,
+    TargetError,
+    VerificationError,
+)
 from tvmcomp.graph.layers import IntConv
 from tvmcomp.model import Model
+from tvmcomp.target import Target, host_cpu
 
 op = relax.op
 SHAPE = (1, 3, 10, 10)
@@ -114,3 +120,20 @@ def test_bad_calibration_is_refused_before_anything_is_compiled(model: Model):
 def test_an_unknown_target_is_named(model: Model):
     with pytest.raises(TargetError, match="x86-avx512-vni"):
         tc.compile(model, target="x86-avx512-vni")
+
+
+def test_a_target_this_machine_cannot_run_gets_its_golden_output_from_this_machine(
+    model: Model, samples: list[dict[str, np.ndarray]], tmp_path: Path
+):
+    other = next(
+        name
+        for name in ("x86-sapphirerapids", "x86-zen4")
+        if not Target.load(name).features <= host_cpu().features
+    )
+    small = tc.compress(model, "int8", samples, target=other)
+    elsewhere, here = tc.compile(small, target=other, golden=samples[0]), tc.compile(small)
+    elsewhere.save(tmp_path / "elsewhere.tvmcomp")
+    for output in elsewhere.payload.golden_outputs.values():
+        np.testing.assert_array_equal(output, here(samples[0]["x"]))
+    with pytest.raises(IncompatibleHostError):
+        tc.load(tmp_path / "elsewhere.tvmcomp")

@@ -30,10 +30,10 @@ from tvmcomp.calibrate import collect, load_samples
 from tvmcomp.compress import CompressResult, Recipe, compress
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import Dequantize, LayerGraph, Opaque, Quantize, View
-from tvmcomp.measure import Measurement, latency, sample_inputs
+from tvmcomp.measure import Measurement, describe_inputs, latency, sample_inputs
 from tvmcomp.model import Model
 from tvmcomp.runtime import Network
-from tvmcomp.target import Target
+from tvmcomp.target import Target, host_cpu
 
 if TYPE_CHECKING:
     from tvmcomp.calibrate import Data, Progress
@@ -58,11 +58,13 @@ def compress_model(
     steps = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     steps.validate(device)
     canonical = model if is_canonical(model) else canonicalize(model)
-    samples = load_samples(calibration, canonical.signature)
+    observers = steps.observations(canonical, device)
+    if not observers:
+        return compress(canonical, steps, None, device)
     statistics = collect(
         canonical,
-        samples,
-        steps.observations(canonical, device),
+        load_samples(calibration, canonical.signature),
+        observers,
         execute=lambda tapped: _execute(tapped, device),
         progress=progress,
     )
@@ -86,7 +88,10 @@ def compile_model(
     state = build(source, _target(target), dump_ir)
     inputs = golden if golden is not None else sample_inputs(source.signature)
     payload = _payload(state, compressed, inputs)
-    outputs = Network.from_payload(payload).run(inputs)
+    if _runs_here(state.target):
+        outputs = Network.from_payload(payload).run(inputs)
+    else:
+        outputs = _execute(source, state.target)(inputs)
     return Executable(state, replace(payload, golden_outputs=outputs))
 
 
@@ -117,7 +122,11 @@ class Executable:
         """Latency of one call, kept for the artifact's measurements."""
         arrays = inputs if inputs is not None else self.payload.golden_inputs
         with Network.from_payload(self.payload, threads=threads) as network:
-            measured = latency(lambda: network.run(arrays), threads=threads)
+            measured = latency(
+                lambda: network.run(arrays),
+                threads=threads,
+                inputs=describe_inputs(arrays, "golden input" if inputs is None else "given"),
+            )
         self.measurements[f"latency_threads_{threads}"] = measured.to_dict()
         return measured
 
@@ -132,11 +141,20 @@ def _target(target: Target | str | Path) -> Target:
 
 def _execute(
     model: Model, target: Target
-) -> Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]:
-    state = build(model, target)
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Run `model` on this machine: as `target` would, or as the host where it lacks the instructions.
+
+    Integer results are the same on every target and float ones within the golden run's tolerance.
+    """
+    state = build(model, target if _runs_here(target) else Target.load("host"))
     inputs = sample_inputs(model.signature)
     network = Network.from_payload(_payload(state, None, inputs), threads=os.cpu_count() or 1)
     return network.run
+
+
+def _runs_here(target: Target) -> bool:
+    cpu = host_cpu()
+    return target.arch == cpu.arch and target.features <= cpu.features
 
 
 def _payload(
