@@ -25,9 +25,15 @@ def tasks() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def running() -> int:
+    """Threads of this process that run or want to, this one not counted."""
+    states = [stat.read_text() for stat in Path("/proc/self/task").glob("*/stat")]
+    return sum(text.rpartition(")")[2].split()[0] == "R" for text in states) - 1
+
+
 def settled(want: int) -> int:
-    """`tasks()` once it is `want`, or after ten seconds; TVM's idle workers spin before they end."""
-    deadline = time.monotonic() + 10
+    """`tasks()` once it is `want`, or after 30 seconds; TVM's idle workers spin before they end."""
+    deadline = time.monotonic() + 30
     while tasks() != want and time.monotonic() < deadline:
         time.sleep(0.02)
     return tasks()
@@ -37,11 +43,11 @@ def settled(want: int) -> int:
 def idle() -> int:
     """`tasks()` when the threads of earlier tests are gone."""
     gc.collect()
-    seen = [tasks()]
-    while len(seen) < 25 or len(set(seen[-25:])) > 1:
+    quiet = 0
+    while quiet < 10:
         time.sleep(0.02)
-        seen.append(tasks())
-    return seen[-1]
+        quiet = quiet + 1 if running() == 0 else 0
+    return tasks()
 
 
 def resident() -> int:
@@ -147,30 +153,36 @@ def test_callers_wait_for_a_free_executor(
     tiny_payload: Payload, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     lock = threading.Lock()
-    running, most, together = 0, 0, threading.Barrier(3, timeout=20)
+    running: list[native.Executor] = []
+    together = threading.Barrier(3, timeout=20)
+    most = 0
 
     class Slow(native.Executor):
         def run(self, inputs: object, outputs: object) -> None:
-            nonlocal running, most
+            nonlocal most
             with lock:
-                running += 1
-                most = max(most, running)
-            # Passes only when three run at once; a fourth would break it.
+                assert self not in running
+                running.append(self)
+                most = max(most, len(running))
+            # Passes only when three run at once.
             together.wait()
             super().run(inputs, outputs)
             time.sleep(0.01)
             with lock:
-                running -= 1
+                running.remove(self)
 
     monkeypatch.setattr(pool, "Executor", Slow)
     net = Network.from_payload(tiny_payload, threads=threads, executors=3, check_golden=False)
+    results = []
     callers = [
-        threading.Thread(target=net.run, args=(tiny_payload.golden_inputs,)) for _ in range(9)
+        threading.Thread(target=lambda: results.append(net.run(tiny_payload.golden_inputs)))
+        for _ in range(9)
     ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
+    assert len(results) == 9
     assert not together.broken
     assert most == 3
     net.close()
@@ -199,6 +211,29 @@ def test_closed(tiny_payload: Payload, threads: int) -> None:
         with pytest.raises(UsageError, match="this network is closed; load it again"):
             net.run(tiny_payload.golden_inputs)
         net.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nothing_runs_once_it_is_closed(
+    tiny_payload: Payload, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    started, done = threading.Event(), threading.Event()
+
+    class Slow(native.Executor):
+        def run(self, inputs: object, outputs: object) -> None:
+            started.set()
+            time.sleep(0.3)
+            super().run(inputs, outputs)
+            done.set()
+
+    monkeypatch.setattr(pool, "Executor", Slow)
+    net = Network.from_payload(tiny_payload, threads=threads, check_golden=False)
+    caller = threading.Thread(target=net.run, args=(tiny_payload.golden_inputs,))
+    caller.start()
+    assert started.wait(20)
+    net.close()
+    assert done.is_set()
+    caller.join()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
