@@ -78,11 +78,11 @@ def assemble(
 
 
 def _plain(binding: relax.Binding) -> Expr:
-    if isinstance(binding, relax.VarBinding) and not isinstance(binding.value, relax.If):
-        return binding.value
-    raise ModelError(
-        "the model branches on data (If, Loop or a checked cast); export it with that branch fixed"
-    )
+    if not isinstance(binding, relax.VarBinding):
+        raise ModelError("a shape depends on data; export the model with static shapes")
+    if isinstance(binding.value, relax.If):
+        raise ModelError("the model branches on data (If); export it with one branch fixed")
+    return binding.value
 
 
 def _promote(expr: Expr, arrays: dict[relax.Var, np.ndarray], taken: set[str]) -> Expr:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from tvm.ir import Expr
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
-from tvmcomp.frontend.onnx_files import read_model, tensors_of
+from tvmcomp.frontend.onnx_files import check_tensors, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
 from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
 from tvmcomp.frontend.onnx_ops import CONVERTERS
@@ -62,6 +63,7 @@ def _import(
         raise ModelError(f"{provenance.source}: the graph has no outputs")
     if graph.sparse_initializer:
         raise ModelError("sparse initializers are not supported; save the weights densely")
+    check_tensors(graph)
     check_operators(graph, _supported())
     sort_nodes(graph)
     inputs = fix_inputs(graph, input_shapes)

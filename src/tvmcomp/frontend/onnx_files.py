@@ -10,12 +10,18 @@ from math import prod
 from pathlib import Path, PurePosixPath
 
 import onnx
-from onnx import TensorProto, external_data_helper
+from onnx import TensorProto, external_data_helper, numpy_helper
 
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import MAX_TENSOR_BYTES
 
-__all__ = ["read_model", "tensors_of"]
+__all__ = ["check_tensors", "read_model", "tensors_of"]
+
+# Many tensors may name the same bytes of a file, so the sum needs a limit of its own.
+MAX_MODEL_BYTES = 16 << 30
+
+# Elements that share bytes: their size is not the product of the shape.
+_PACKED = (TensorProto.INT4, TensorProto.UINT4)
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -30,9 +36,10 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         raise ModelError(
             f"{path} is not an ONNX model or is cut short ({type(error).__name__})"
         ) from None
+    room = MAX_MODEL_BYTES - len(data)
     for tensor in tensors_of(model.graph):
         if external_data_helper.uses_external_data(tensor):
-            _load_external(tensor, path.parent)
+            room -= _load_external(tensor, path.parent, room)
     return model, hashlib.sha256(data).hexdigest()
 
 
@@ -53,18 +60,54 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from tensors_of(subgraph)
 
 
-def _load_external(tensor: TensorProto, folder: Path) -> None:
+def check_tensors(graph: onnx.GraphProto) -> None:
+    """Every stored tensor has the bytes its shape asks for."""
+    for tensor in tensors_of(graph):
+        _check_size(tensor)
+        try:
+            numpy_helper.to_array(tensor)
+        except Exception:
+            raise ModelError(
+                f"tensor {tensor.name} does not hold the values of a "
+                f"{_type_name(tensor)} tensor of shape {list(tensor.dims)}"
+            ) from None
+
+
+def _check_size(tensor: TensorProto) -> None:
+    if any(size < 0 for size in tensor.dims):
+        raise ModelError(f"tensor {tensor.name} has a negative dimension: {list(tensor.dims)}")
+    if prod(tensor.dims) * _itemsize(tensor) > MAX_TENSOR_BYTES:
+        raise ModelError(
+            f"tensor {tensor.name} of shape {list(tensor.dims)} is larger than "
+            f"{MAX_TENSOR_BYTES >> 30} GiB"
+        )
+
+
+def _itemsize(tensor: TensorProto) -> int:
+    """Bytes of one element; 1 for those stored in less or in strings."""
+    try:
+        return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, ValueError):
+        raise ModelError(
+            f"tensor {tensor.name} has the unknown element type {tensor.data_type}"
+        ) from None
+
+
+def _type_name(tensor: TensorProto) -> str:
+    return str(TensorProto.DataType.Name(tensor.data_type)).lower()
+
+
+def _load_external(tensor: TensorProto, folder: Path, room: int) -> int:
+    """Read the tensor's data and return its length; `room` is how much may still be read."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (ValueError, KeyError):
+    except ValueError:
         raise ModelError(f"tensor {tensor.name}: its external data entry is malformed") from None
-    if any(size < 0 for size in tensor.dims):
-        raise ModelError(f"tensor {tensor.name} has negative shape {list(tensor.dims)}")
-    needed = -(-prod(tensor.dims) * itemsize) if tensor.data_type not in _PACKED else None
-    if needed is not None and (needed > MAX_TENSOR_BYTES or (length >= 0 and length != needed)):
+    _check_size(tensor)
+    needed = None if tensor.data_type in _PACKED else prod(tensor.dims) * _itemsize(tensor)
+    if needed is not None and 0 <= length != needed:
         raise ModelError(
             f"tensor {tensor.name} of shape {list(tensor.dims)} needs {needed} bytes; "
             f"its external data entry holds {length}"
@@ -78,13 +121,13 @@ def _load_external(tensor: TensorProto, folder: Path) -> None:
                 f"tensor {tensor.name}: {location} has {size} bytes, "
                 f"{wanted} at offset {offset} are asked for"
             )
+        if wanted > room:
+            raise ModelError(f"the model's weights exceed {MAX_MODEL_BYTES >> 30} GiB")
         file.seek(offset)
         tensor.raw_data = file.read(wanted)
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
-
-
-_PACKED = (TensorProto.INT4, TensorProto.UINT4, TensorProto.STRING)
+    return wanted
 
 
 def _open_inside(folder: Path, location: str, tensor: str) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from tvmcomp.errors import ModelError
@@ -37,7 +39,7 @@ def from_torch(
     `example_inputs` for a module. Raises ModelError.
     """
     if isinstance(net_or_exported, torch.nn.Module):
-        exported = _export(net_or_exported, example_inputs)
+        exported = _export(net_or_exported, example_inputs, input_shapes or {})
         source = type(net_or_exported).__name__
     else:
         exported = net_or_exported
@@ -60,7 +62,9 @@ def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None = No
 
 
 def _export(
-    net: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...] | torch.Tensor | None
+    net: torch.nn.Module,
+    example_inputs: tuple[torch.Tensor, ...] | torch.Tensor | None,
+    input_shapes: Mapping[str, tuple[int, ...]],
 ) -> ExportedProgram:
     if example_inputs is None:
         raise ModelError(
@@ -69,9 +73,15 @@ def _export(
         )
     if isinstance(example_inputs, torch.Tensor):
         example_inputs = (example_inputs,)
+    names = inspect.signature(net.forward).parameters
+    shapes = [input_shapes.get(name) for name in names]
     training = net.training
     try:
-        return torch.export.export(net.eval(), tuple(example_inputs))
+        examples = tuple(
+            example if shape is None else torch.zeros(shape, dtype=example.dtype)
+            for example, shape in zip_longest(example_inputs, shapes[: len(example_inputs)])
+        )
+        return torch.export.export(net.eval(), examples)
     except Exception as error:
         raise ModelError(
             f"torch.export cannot trace {type(net).__name__}: {first_line(error)}"
@@ -161,6 +171,11 @@ def _specialise(
     exported: ExportedProgram, input_shapes: dict[str, tuple[int, ...]]
 ) -> ExportedProgram:
     """The program with every dynamic dimension fixed, traced anew if there is one."""
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT and not isinstance(spec.arg, TensorArgument):
+            raise ModelError(
+                f"input {spec.arg.name} is no tensor; wrap the module so that all inputs are tensors"
+            )
     values = {
         node.name: node.meta.get("val")
         for node in exported.graph.nodes
@@ -174,8 +189,6 @@ def _specialise(
     examples = []
     changed = False
     for name, value in values.items():
-        if not isinstance(value, torch.Tensor):
-            raise ModelError(f"input {name} is not a tensor but {value!r}; wrap the module")
         declared = tuple(value.shape)
         shape = specialised(name, declared, input_shapes.get(name))
         changed = changed or not all(isinstance(size, int) for size in declared)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from frontend.graphs import conv_net, make, node
+from tvmcomp.errors import ModelError
+from tvmcomp.frontend import from_onnx
+
+F32 = np.float32
+
+
+def i64(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(F32)
+
+
+def cyclic() -> onnx.ModelProto:
+    nodes = [
+        node("Add", ["x", "c"], ["a"], name="first"),
+        node("Relu", ["a"], ["b"], name="second"),
+        node("Exp", ["b"], ["c"], name="third"),
+        node("Relu", ["b"], ["y"], name="last"),
+    ]
+    return make(nodes, {"x": (2,)})
+
+
+def branch() -> onnx.ModelProto:
+    value = helper.make_tensor_value_info("t", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([node("Relu", ["x"], ["t"])], "b", [], [value])
+    nodes = [
+        node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        node("Cast", ["sum"], ["flag"], to=TensorProto.BOOL),
+        node("If", ["flag"], ["y"], then_branch=graph, else_branch=graph),
+    ]
+    return make(nodes, {"x": (2,)})
+
+
+def nan_weight() -> onnx.ModelProto:
+    proto = conv_net()
+    array = np.frombuffer(proto.graph.initializer[0].raw_data, F32).copy()
+    array[3:5] = np.nan, np.inf
+    proto.graph.initializer[0].raw_data = array.tobytes()
+    return proto
+
+
+def short_weight() -> onnx.ModelProto:
+    proto = conv_net()
+    proto.graph.initializer[0].raw_data = proto.graph.initializer[0].raw_data[:-4]
+    return proto
+
+
+def huge_weight() -> onnx.ModelProto:
+    proto = conv_net()
+    proto.graph.initializer[0].dims[0] = 1 << 40
+    return proto
+
+
+def negative_weight() -> onnx.ModelProto:
+    proto = conv_net()
+    proto.graph.initializer[0].dims[0] = -4
+    return proto
+
+
+BROKEN = {
+    "unsupported operator": (
+        make([node("Det", ["x"], ["y"], name="/head/Det")], {"x": (3, 3)}),
+        "operator Det of Det node /head/Det is not supported; its inputs: x",
+    ),
+    "foreign domain": (
+        make([node("Relu", ["x"], ["y"], domain="acme")], {"x": (3,)}, domains=["acme"]),
+        "operator acme.Relu of Relu node giving y is not supported",
+    ),
+    "cyclic": (cyclic(), "cyclic: .*first.*second.*third"),
+    "undefined operand": (
+        make([node("Add", ["x", "nowhere"], ["y"], name="sum")], {"x": (2,)}),
+        "Add node sum reads nowhere, which no node, input or initializer gives",
+    ),
+    "undefined output": (
+        make([node("Relu", ["x"], ["a"])], {"x": (2,)}),
+        "output y is not computed",
+    ),
+    "two producers": (
+        make([node("Relu", ["x"], ["y"]), node("Exp", ["x"], ["y"])], {"x": (2,)}),
+        "value y is computed by 2 nodes",
+    ),
+    "no outputs": (make([node("Relu", ["x"], ["y"])], {"x": (2,)}, []), "no outputs"),
+    "operands that do not fit": (
+        make([node("Add", ["x", "z"], ["y"], name="sum")], {"x": (2,), "z": (3,)}),
+        "do not fit together.*sum",
+    ),
+    "channels that do not fit": (
+        make(
+            [node("Conv", ["x", "w"], ["y"], name="/conv")],
+            {"x": (1, 3, 8, 8)},
+            weights={"w": normal(4, 2, 3, 3)},
+        ),
+        "Conv node /conv|do not fit",
+    ),
+    "matmul that does not fit": (
+        make([node("MatMul", ["x", "w"], ["y"])], {"x": (2, 3)}, weights={"w": normal(4, 5)}),
+        "do not fit together",
+    ),
+    "unknown attribute": (
+        make([node("Relu", ["x"], ["y"], slope=3)], {"x": (2,)}),
+        "Unrecognized attribute: slope",
+    ),
+    "branch": (branch(), "branches on data"),
+    "NaN weight": (nan_weight(), "conv.weight holds 2 values that are NaN or infinite"),
+    "short weight": (short_weight(), "conv.weight does not hold the values of a float tensor"),
+    "huge weight": (huge_weight(), "conv.weight.*GiB"),
+    "negative weight": (negative_weight(), "conv.weight.*negative"),
+    "negative input": (conv_net((1, 3, -8, 8)), "every dimension must be positive"),
+    "zero input": (conv_net((1, 3, 0, 8)), "every dimension must be positive"),
+    "empty result": (
+        make([node("Slice", ["x", "a", "a"], ["y"])], {"x": (4,)}, weights={"a": i64(2)}),
+        "every dimension must be positive",
+    ),
+    "huge constant": (
+        make(
+            [node("ConstantOfShape", ["s"], ["c"]), node("Add", ["x", "c"], ["y"])],
+            {"x": (1,)},
+            weights={"s": i64(1 << 20, 1 << 20)},
+        ),
+        "GiB",
+    ),
+    "overflowing shape": (
+        make([node("Expand", ["x", "s"], ["y"])], {"x": (1,)}, weights={"s": i64(1 << 62, 4)}),
+        "GiB|do not fit|cannot be imported",
+    ),
+    "shape from data": (
+        make([node("NonZero", ["x"], ["n"]), node("Cast", ["n"], ["y"], to=1)], {"x": (4,)}),
+        "depends on data",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_models(case, capsys):
+    proto, message = BROKEN[case]
+    with pytest.raises(ModelError, match=message) as caught:
+        from_onnx(proto)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert capsys.readouterr().out == ""
