@@ -78,6 +78,7 @@ def test_every_entry_is_aligned_in_the_file(path: Path) -> None:
             assert begin % 64 == 0
             assert data[begin : begin + info.file_size] == file.read(info)
             assert info.compress_type == zipfile.ZIP_STORED
+            assert info.date_time == (1980, 1, 1, 0, 0, 0)
 
 
 def test_equal_content_gives_equal_bytes(path: Path, tmp_path: Path) -> None:

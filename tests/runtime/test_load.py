@@ -279,6 +279,41 @@ def test_a_library_that_does_not_load(tiny_payload: Payload) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_refused_tiles_are_an_error_before_native_code(
+    tiny_payload: Payload, no_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        def syscall(self, *numbers: int) -> int:
+            assert numbers == (158, 0x1023, 18)
+            return -1
+
+    monkeypatch.setattr(network, "check_host", lambda payload, runtime: None)
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda name, use_errno: Refusing())
+    with pytest.raises(IncompatibleHostError, match="does not grant AMX tiles"):
+        Network.from_payload(changed(tiny_payload, required_features=("amx-int8",)))
+    with pytest.raises(NativeCodeReached):
+        Network.from_payload(tiny_payload)
+
+
+@pytest.mark.isa("amx-tile")
+def test_tiles_are_asked_for_when_needed(
+    tiny_payload: Payload, tiny_file: Path, tmp_path: Path, run_script: Callable[..., str]
+) -> None:
+    tiled = tmp_path / "tiled.tvmcomp"
+    write_artifact(tiled, changed(tiny_payload, required_features=("amx-tile",)))
+    code = """
+import ctypes, sys, tvmcomp
+def granted():
+    permitted = ctypes.c_uint64()
+    ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(permitted))
+    return bool(permitted.value >> 18 & 1)
+for path in sys.argv[1:]:
+    tvmcomp.load(path).close()
+    print(granted())
+"""
+    assert run_script(code, tiny_file, tiled).split() == ["False", "True"]
+
+
 def test_neither_compiler_nor_torch(tiny_file: Path, run_script: Callable[..., str]) -> None:
     pytest.importorskip("torch", reason="without torch installed nothing could import it")
     code = """
