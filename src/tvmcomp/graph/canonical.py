@@ -1,7 +1,8 @@
 """The canonical graph: what every later room may rely on, whichever framework the model came from.
 
-- Zero padding is part of the convolution after it, batch normalisation of the weights before it, else one multiply and one add; dropout, identities and
-  reshapes that do nothing are gone; arithmetic on parameters alone is done.
+- Zero padding is part of the convolution after it; batch normalisation is part of the weights before it, else
+  one multiply and one add. Dropout, identities and reshapes that do nothing are gone; arithmetic on parameters
+  alone is done.
 - Images are NHWC, with no permutation between convolutions; `main` keeps the signature the user knows, so
   there is one `permute_dims` after a 4-D input and one before a 4-D output or a reshape that mixes axes.
 - Convolution: `nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OHWI")`, w: [O, KH, KW, I/groups].

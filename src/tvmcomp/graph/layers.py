@@ -171,7 +171,8 @@ class MaxPool(_Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntAvgPool(_Layer):
-    """s = exact integer sum of the window's codes, border = zero point; y = clip(rint(fma(float32(s), m, b)), low, high).
+    """s = exact integer sum of the window's codes, border = zero point;
+    y = clip(rint(fma(float32(s), m, b)), low, high).
 
     m = sx/(sy*count), b = zy - zx*sx/sy, where count is the window's size (count_include_pad). Where the divisor
     excludes the border, `count_include_pad` is False: s counts valid codes only and m = sx/(sy*valid) per position.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import Any
 
 __all__ = ["Layout"]
-
-Index = TypeVar("Index")
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class Layout:
 
     A producer writes the halo on every run (integer: the tensor's zero point, float: 0.0); elements
     [channels, pitch) of a pixel hold garbage that a producer may write and a consumer must not let matter.
-    `offset` works on ints and on TIR expressions alike.
+    `offset` takes ints or TIR expressions and gives the same.
     """
 
     batch: int
@@ -59,6 +57,6 @@ class Layout:
         """Bytes the tensor occupies, halo included, without slack."""
         return self.batch * self.image
 
-    def offset(self, n: Index, h: Index, w: Index) -> Index:
+    def offset(self, n: Any, h: Any, w: Any) -> Any:
         """Byte offset of pixel (n, h, w); h and w may reach into the halo (-halo .. size+halo-1)."""
-        return n * self.image + (h + self.halo) * self.row + (w + self.halo) * self.pixel  # type: ignore[operator,no-any-return]
+        return n * self.image + (h + self.halo) * self.row + (w + self.halo) * self.pixel
