@@ -137,6 +137,27 @@ def test_a_file_cut_short_is_refused(tmp_path, cut):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    whole = conv_net().SerializeToString()
+    # The weights' values are most of the file; what is damaged here is the rest.
+    places = np.flatnonzero(np.frombuffer(whole.replace(WEIGHT.tobytes(), bytes(432)), np.uint8))
+    path = tmp_path / "net.onnx"
+    refused = []
+    for _ in range(40):
+        data = bytearray(whole)
+        for place in rng.choice(places, rng.integers(1, 4)):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            from_onnx(path)
+        except ModelError as error:
+            refused.append(str(error))
+    assert len(refused) >= 20
+    assert not any("\n" in message for message in refused)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -19,7 +19,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
-from tvmcomp.frontend.onnx_files import check_tensors, read_model, tensors_of
+from tvmcomp.frontend.onnx_files import check_tensors, check_text, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
 from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
 from tvmcomp.frontend.onnx_ops import CONVERTERS
@@ -56,6 +56,7 @@ def from_onnx(
 def _import(
     model: onnx.ModelProto, input_shapes: dict[str, tuple[int, ...]], provenance: Provenance
 ) -> Model:
+    check_text(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     graph = model.graph

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper
@@ -15,7 +16,7 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import MAX_TENSOR_BYTES
 
-__all__ = ["check_tensors", "read_model", "tensors_of"]
+__all__ = ["check_tensors", "check_text", "read_model", "tensors_of"]
 
 # Many tensors may name the same bytes of a file, so the sum needs a limit of its own.
 MAX_MODEL_BYTES = 16 << 30
@@ -58,6 +59,27 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from tensors_of(attribute.g)
             for subgraph in attribute.graphs:
                 yield from tensors_of(subgraph)
+
+
+def check_text(model: onnx.ModelProto) -> None:
+    """Every name is text: protobuf hands out bytes where a damaged file is not UTF-8."""
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise ModelError("not a valid ONNX model: a name in it is not UTF-8")
+
+
+def _texts(message: Any) -> Iterator[str | bytes]:
+    if isinstance(message, TensorProto):
+        yield message.name
+        return
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            continue
+        values = value if field.is_repeated else [value]
+        if field.type == field.TYPE_STRING:
+            yield from values
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in values:
+                yield from _texts(inner)
 
 
 def check_tensors(graph: onnx.GraphProto) -> None:
