@@ -24,18 +24,22 @@ class Histogram:
 
     def update(self, rows: np.ndarray) -> None:
         """Add finite values [rows, n]."""
-        values = rows.astype(np.float64)
-        largest = np.abs(values).max(axis=1, initial=0.0)
+        largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
         half = self._counts.shape[1] // 2
         # frexp: largest = m * 2^e with m < 1, so 2^e bounds it and e - log2(half) is the bins' width.
         needed = np.frexp(largest)[1] - (half.bit_length() - 1)
         needed = np.where(largest > 0, np.maximum(needed, _MIN_EXPONENT), _MIN_EXPONENT)
-        for row in np.flatnonzero(needed > self._exponents).tolist():
-            self._grow(row, int(needed[row]))
-        numbers = np.floor(np.ldexp(values, -self._exponents[:, None])).astype(np.int64) + half
-        for row, (bins, nonzero) in enumerate(zip(numbers, values != 0, strict=True)):
-            self._counts[row] += np.bincount(bins[nonzero], minlength=2 * half)
-            self.zeros[row] += np.count_nonzero(~nonzero)
+        for row, values in enumerate(rows):
+            if needed[row] > self._exponents[row]:
+                self._grow(row, int(needed[row]))
+            # In float64, where scaling by a power of two is exact for every float32.
+            scaled = np.multiply(values, 2.0 ** -float(self._exponents[row]), dtype=np.float64)
+            bins = np.floor(scaled, out=scaled).astype(np.int64)
+            bins += half
+            zeros = values.size - np.count_nonzero(values)
+            self._counts[row] += np.bincount(bins, minlength=2 * half)
+            self._counts[row, half] -= zeros
+            self.zeros[row] += zeros
 
     def row(self, row: int) -> tuple[np.ndarray, np.ndarray, float]:
         """(lower edges, counts, width) of the bins of `row` that hold anything, ascending."""

@@ -43,7 +43,7 @@ _KINDS: Mapping[type, Literal["tensor", "axis", "group"]] = {
 class StaticActivations:
     """8-bit codes of the target's activation dtype; ranges come from calibration, once."""
 
-    observer: MinMax | Percentile | MSE = field(default_factory=MinMax)
+    observer: MinMax | Percentile | MSE = field(default_factory=MSE)
 
 
 @dataclass(frozen=True)
