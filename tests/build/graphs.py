@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+import tvm
 from tvm import relax
 
 from tvmcomp.compress.granularity import PerAxis
-from tvmcomp.compress.weight_form import UniformWeight, bind_weight
+from tvmcomp.compress.weight_form import UniformWeight, bind_weight, expand_weights
 from tvmcomp.graph.dataflow import Dataflow
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
-__all__ = ["Net"]
+__all__ = ["Net", "simulate"]
 
 
 class Net:
     """A canonical function under construction: `emit` adds a named binding, `model` closes it."""
 
-    def __init__(self, shape: tuple[int, ...], seed: int = 0) -> None:
+    def __init__(self, shape: tuple[int, ...], seed: int = 0, dtype: str = "float32") -> None:
         self.rng = np.random.default_rng(seed)
         self.params: dict[str, np.ndarray] = {}
-        self.x = relax.Var("x", relax.TensorType(shape, "float32"))
-        self._shape = shape
+        self.x = relax.Var("x", relax.TensorType(shape, dtype))
+        self._input = TensorType(shape, dtype)
         self._parameters: list[relax.Var] = [self.x]
         self._bindings: list[tuple[relax.Var, relax.Expr]] = []
         self._builder = relax.BlockBuilder()
@@ -37,11 +38,26 @@ class Net:
         self._parameters.append(relax.Var(name, relax.TensorType(array.shape, array.dtype.name)))
         return self._parameters[-1]
 
-    def quantize(self, x: relax.Expr, scale: float, zero: int, name: str) -> relax.Var:
+    def quantize(
+        self, x: relax.Expr, scale: float, zero: int, name: str, dtype: str = "uint8"
+    ) -> relax.Var:
         """quantize then dequantize; the codes are `NAME.q`, the result `NAME.dq`."""
-        arguments = (relax.const(np.float32(scale)), relax.const(np.uint8(zero)))
-        codes = self.emit(relax.op.quantize(x, *arguments, -1, "uint8"), f"{name}.q")
-        return self.emit(relax.op.dequantize(codes, *arguments, -1, "float32"), f"{name}.dq")
+        return self.dequantize(
+            self.codes(x, scale, zero, f"{name}.q", dtype), scale, zero, f"{name}.dq"
+        )
+
+    def codes(
+        self, x: relax.Expr, scale: float, zero: int, name: str, dtype: str = "uint8"
+    ) -> relax.Var:
+        """quantize alone."""
+        arguments = (relax.const(np.float32(scale)), relax.const(np.array(zero, dtype)))
+        return self.emit(relax.op.quantize(x, *arguments, -1, dtype), name)
+
+    def dequantize(self, codes: relax.Var, scale: float, zero: int, name: str) -> relax.Var:
+        """dequantize alone."""
+        dtype = str(codes.ty.dtype)
+        arguments = (relax.const(np.float32(scale)), relax.const(np.array(zero, dtype)))
+        return self.emit(relax.op.dequantize(codes, *arguments, -1, "float32"), name)
 
     def weight(self, shape: tuple[int, ...], axis: int, name: str) -> relax.Var:
         """A per-axis int8 weight with random codes."""
@@ -88,6 +104,17 @@ class Net:
             f"y{i}": TensorType(tuple(int(d) for d in o.ty.shape), str(o.ty.dtype))
             for i, o in enumerate(outputs)
         }
-        signature = Signature({"x": TensorType(self._shape, "float32")}, types)
+        signature = Signature({"x": self._input}, types)
         provenance = Provenance("test", "0" * 64, "test", ("canonicalize",))
         return Model(flow.build(), self.params, signature, provenance)
+
+
+def simulate(model: Model, x: np.ndarray) -> list[np.ndarray]:
+    """What TVM's own legalization computes: the float simulation of every quantize and dequantize."""
+    plain = expand_weights(model)
+    target = tvm.target.Target({"kind": "llvm", "num-cores": 1})
+    machine = relax.VirtualMachine(tvm.compile(plain.module, target=target), tvm.cpu())
+    arrays = [plain.params.get(var.name, x) for var in plain.module["main"].params]
+    result = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays))
+    tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+    return [tensor.numpy() for tensor in tensors]

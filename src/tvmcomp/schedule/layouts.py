@@ -14,7 +14,6 @@ import numpy as np
 from tvmcomp.graph.layers import (
     Conv,
     Copy,
-    IntAvgPool,
     Layer,
     LayerGraph,
     Opaque,
@@ -69,7 +68,7 @@ def _pitch(channels: int, itemsize: int) -> int:
 
 
 def _pads(layer: Layer) -> int:
-    return max(layer.pads) if isinstance(layer, Conv | IntAvgPool) else 0
+    return max(layer.pads) if isinstance(layer, Conv) else 0
 
 
 def _halos(graph: LayerGraph) -> dict[str, int]:

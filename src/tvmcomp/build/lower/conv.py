@@ -10,7 +10,7 @@ from tvm.tirx import FloatImm, IntImm
 
 from tvmcomp.build.lower.claim import Claim, bounds
 from tvmcomp.build.lower.flow import Flow, Node
-from tvmcomp.compress.weight_form import UniformWeight, match_weight
+from tvmcomp.compress.weight_form import UniformWeight
 from tvmcomp.graph.layers import FloatConv, IntConv, QParams, TensorSpec
 
 __all__ = ["clip_bounds", "match_conv", "scalar"]
@@ -51,15 +51,9 @@ def match_conv(flow: Flow, node: Node, taken: set[str]) -> Claim | None:
 
 def _weight(flow: Flow, node: Node) -> UniformWeight | np.ndarray | None:
     """The second operand in its compressed form or as an array; None if it is computed at run time."""
-    operand = flow.resolve(node.args[1])
-    array = flow.param(operand)
-    if array is not None:
-        return array if _supported(node, array.shape) else None
-    defining = flow.node(operand)
-    form = match_weight(defining.value, flow.params) if defining is not None else None
-    if form is None or not _supported(node, form.shape):
-        return None
-    return form if isinstance(form, UniformWeight) else form.dequantized()
+    form = flow.weight(node.args[1])
+    weight = form if isinstance(form, UniformWeight) else flow.param(node.args[1])
+    return weight if weight is not None and _supported(node, weight.shape) else None
 
 
 def _supported(node: Node, weight_shape: tuple[int, ...]) -> bool:
@@ -77,7 +71,7 @@ def _grow(flow: Flow, conv: Node, channels: int, taken: set[str]) -> _Chain:
             if not _absorb_add(flow, chain, user):
                 break
         elif (clip := clip_bounds(flow, user)) is not None:
-            chain.low, chain.high = max(chain.low, clip[0]), min(chain.high, clip[1])
+            chain.low, chain.high = (float(np.clip(old, *clip)) for old in (chain.low, chain.high))
             chain.extend(user)
         elif user.op == "relax.quantize":
             chain.quantize = user

@@ -10,9 +10,10 @@ import numpy as np
 from tvm import IRModule, relax
 from tvm.ir import GenericConst
 
+from tvmcomp.compress.weight_form import WeightForm, match_weight
 from tvmcomp.graph.layers import QParams
 
-__all__ = ["Flow", "Node", "constant_value"]
+__all__ = ["Flow", "Node", "constant_value", "names_in"]
 
 
 def constant_value(expr: relax.Expr) -> np.ndarray | None:
@@ -49,17 +50,18 @@ def _type_of(expr: relax.Expr) -> tuple[tuple[int, ...], str]:
     return tuple(int(dim) for dim in ty.shape.values), str(ty.dtype)
 
 
-def _names_in(value: relax.Expr) -> Iterator[str]:
+def names_in(value: relax.Expr) -> Iterator[str]:
+    """Every variable an expression reads."""
     if isinstance(value, relax.Var):
         yield value.name
     elif isinstance(value, relax.Call):
         for arg in value.args:
-            yield from _names_in(arg)
+            yield from names_in(arg)
     elif isinstance(value, relax.Tuple):
         for item in value.fields:
-            yield from _names_in(item)
+            yield from names_in(item)
     elif isinstance(value, relax.TupleGetItem):
-        yield from _names_in(value.tuple_value)
+        yield from names_in(value.tuple_value)
 
 
 class Flow:
@@ -86,7 +88,7 @@ class Flow:
         node = Node(var.name, len(self.nodes), _operator(value), value, shape, dtype)
         self.nodes.append(node)
         self.by_name[node.name] = node
-        for name in _names_in(value):
+        for name in names_in(value):
             self._uses[name] += 1
             self._users.setdefault(name, []).append(node)
 
@@ -109,8 +111,10 @@ class Flow:
             expr = value
         return expr
 
-    def input_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a graph input."""
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor: a graph input or what a node computes."""
+        if name in self.by_name:
+            return self.by_name[name].shape
         return next(_type_of(var)[0] for var in self.inputs if var.name == name)
 
     def node(self, expr: relax.Expr) -> Node | None:
@@ -124,13 +128,21 @@ class Flow:
         value = node.value if node is not None else expr
         return list(value.fields) if isinstance(value, relax.Tuple) else []
 
+    def weight(self, expr: relax.Expr) -> WeightForm | None:
+        """The compressed weight `expr` stands for, None for anything else."""
+        node = self.node(expr)
+        return None if node is None else match_weight(node.value, self.params)
+
     def param(self, expr: relax.Expr) -> np.ndarray | None:
-        """The array behind a parameter or constant, None for a computed value or an input."""
+        """The array behind a parameter, a constant or a compressed weight, None for a computed value or an input."""
         expr = self.resolve(expr)
-        if isinstance(expr, relax.Var):
-            array = self.params.get(expr.name)
-            return None if array is None else np.asarray(array)
-        return constant_value(expr)
+        if not isinstance(expr, relax.Var):
+            return constant_value(expr)
+        array = self.params.get(expr.name)
+        if array is not None:
+            return np.asarray(array)
+        form = self.weight(expr)
+        return None if form is None else form.dequantized()
 
     def only_user(self, node: Node) -> Node | None:
         """The single node that uses `node`, None if it has several uses or is an output."""
@@ -148,17 +160,23 @@ class Flow:
         return None if node is None else self.dequantize_source(node)
 
     def dequantize_source(self, node: Node) -> tuple[str, QParams] | None:
-        """The same for the dequantize node itself."""
+        """The same for the dequantize node itself.
+
+        Codes that come from elsewhere than a quantize node, or from one with other qparams, are not ours: a
+        tensor's zero point also fills its halo, so there is one per tensor.
+        """
         if node.op != "relax.dequantize":
             return None
-        codes = self.resolve(node.args[0])
-        qparams = self.qparams(node)
-        if qparams is None or not isinstance(codes, relax.Var) or codes.name in self.params:
+        codes = self.node(node.args[0])
+        if codes is None or codes.op != "relax.quantize":
             return None
-        return codes.name, qparams
+        qparams = self.qparams(codes)
+        return None if qparams is None or qparams != self.qparams(node) else (codes.name, qparams)
 
     def qparams(self, node: Node) -> QParams | None:
-        """Scale and zero point of a per-tensor quantize or dequantize node."""
+        """Scale and zero point of a quantize or dequantize node, per tensor and to 8 bits; else None."""
+        if node.op == "relax.quantize" and node.dtype not in ("uint8", "int8"):
+            return None
         scale, zero_point = self.param(node.args[1]), self.param(node.args[2])
         if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
             return None

@@ -65,7 +65,12 @@ def match_quantize(flow: Flow, node: Node) -> Claim | None:
     source, perm = flow.resolve(node.args[0]), None
     absorbed: tuple[str, ...] = ()
     inner = flow.node(source)
-    if inner is not None and inner.op == "relax.permute_dims" and flow.only_user(inner) is not None:
+    if (
+        inner is not None
+        and inner.op == "relax.permute_dims"
+        and len(inner.shape) <= 4
+        and flow.only_user(inner) is not None
+    ):
         perm, source, absorbed = _axes(inner), flow.resolve(inner.args[0]), (inner.name,)
     layer = Quantize(name=node.name, inputs=(source.name,), output=node.name, perm=perm)
     return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype, y),), absorbed)
@@ -139,7 +144,7 @@ def _mean(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | N
     if source is None or not attrs.keepdims or attrs.axis is None:
         return None
     shape = flow.by_name[source[0]].shape
-    if sorted(int(a) for a in attrs.axis) != [1, 2] or len(shape) != 4:
+    if len(shape) != 4 or sorted(int(a) % 4 for a in attrs.axis) != [1, 2]:
         return None
     window = (shape[1], shape[2])
     return _average(source, root, spec, limits, window, (1, 1), (0, 0, 0, 0), include=True)
@@ -153,6 +158,8 @@ def _avg_pool(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer
     if tuple(int(d) for d in attrs.dilation) != (1, 1):
         return None
     window, strides, pads = _window(root)
+    if not _reads_input(flow.by_name[source[0]].shape, root, window, strides, pads):
+        return None
     return _average(
         source, root, spec, limits, window, strides, pads, include=bool(attrs.count_include_pad)
     )
@@ -192,6 +199,8 @@ def _concat(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer |
     if not sources or any(source is None for source in sources):
         return None
     known = [source for source in sources if source is not None]
+    if any(flow.by_name[name].dtype != spec.dtype for name, _ in known):
+        return None
     tables = tuple(
         None if x == spec.qparams else make_table(lambda v: v, x, spec.qparams, spec.dtype)
         for _, x in known
@@ -210,22 +219,58 @@ def _window(
     return kernel, strides, pads if len(pads) == 4 else (*pads, *pads)  # type: ignore[return-value]
 
 
+def _reads_input(
+    shape: tuple[int, ...],
+    root: Node,
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    pads: tuple[int, int, int, int],
+    dilation: tuple[int, int] = (1, 1),
+) -> bool:
+    """Whether every window of a pool holds some of its input: what an empty one gives, TVM decides."""
+    for axis in (0, 1):
+        starts = np.arange(root.shape[1 + axis])[:, None] * strides[axis] - pads[axis]
+        taps = starts + np.arange(kernel[axis]) * dilation[axis]
+        if not ((taps >= 0) & (taps < shape[1 + axis])).any(axis=1).all():
+            return False
+    return True
+
+
+def _max_pool(flow: Flow, root: Node, source: str, output: str) -> MaxPool | None:
+    attrs, shape = root.value.attrs, flow.shape(source)
+    if attrs.layout != "NHWC":
+        return None
+    kernel, strides, pads = _window(root)
+    dilation = tuple(int(d) for d in attrs.dilation)
+    if not _reads_input(shape, root, kernel, strides, pads, dilation):  # type: ignore[arg-type]
+        return None
+    # A size rounded up is a larger border at the end, which never wins.
+    after = [
+        max(
+            pads[2 + axis],
+            (root.shape[1 + axis] - 1) * strides[axis]
+            + (kernel[axis] - 1) * dilation[axis]
+            + 1
+            - shape[1 + axis]
+            - pads[axis],
+        )
+        for axis in (0, 1)
+    ]
+    return MaxPool(
+        name=root.name,
+        inputs=(source,),
+        output=output,
+        kernel=kernel,
+        strides=strides,
+        pads=(*pads[:2], *after),  # type: ignore[arg-type]
+        dilation=dilation,  # type: ignore[arg-type]
+    )
+
+
 def same_scale_layer(flow: Flow, root: Node, source: str, output: str) -> Layer | None:
     """The layer of an operator that only moves or compares elements, on codes or on float32 alike."""
     if root.op == "relax.nn.max_pool2d":
-        attrs = root.value.attrs
-        if attrs.layout != "NHWC" or attrs.ceil_mode:
-            return None
-        kernel, strides, pads = _window(root)
-        return MaxPool(
-            name=root.name,
-            inputs=(source,),
-            output=output,
-            kernel=kernel,
-            strides=strides,
-            pads=pads,
-            dilation=tuple(int(d) for d in attrs.dilation),  # type: ignore[arg-type]
-        )
+        return _max_pool(flow, root, source, output)
     if root.op == "relax.permute_dims":
         if len(root.shape) != 4:
             return None
@@ -240,7 +285,7 @@ def _same_scale(
 ) -> Claim | None:
     """quantize(op(dequantize(x)))  ->  op on the codes, then a table where the scales differ."""
     source = flow.dequantized(root.args[0])
-    if source is None:
+    if source is None or flow.by_name[source[0]].dtype != spec.dtype:
         return None
     name, x = source
     direct = x == spec.qparams

@@ -17,7 +17,7 @@ from tvm.relax import transform
 from tvmcomp.build.lower.claim import Claim
 from tvmcomp.build.lower.conv import match_conv
 from tvmcomp.build.lower.float import match_float
-from tvmcomp.build.lower.flow import Flow, Node
+from tvmcomp.build.lower.flow import Flow, Node, names_in
 from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
 from tvmcomp.build.lower.opaque import OpaqueReader
 from tvmcomp.build.lower.unary import match_unary
@@ -83,13 +83,20 @@ def _self_contained(flow: Flow, claim: Claim) -> bool:
 def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
     """The function again with every claim as one opaque call, legalized and fused around them."""
     absorbed = {name for claim in claims.values() for name in claim.absorbed}
+    read = _read_names(flow, claims, absorbed)
     builder = relax.BlockBuilder()
     params = list(flow.function.params)
     values: dict[str, relax.Expr] = {var.name: var for var in params}
     with builder.function("main", params):
         with builder.dataflow():
             for node in flow.nodes:
-                if node.name in absorbed or match_weight(node.value, flow.params) is not None:
+                if node.name in absorbed:
+                    continue
+                form = match_weight(node.value, flow.params)
+                if form is not None:
+                    # Claims hold their weights themselves; TVM gets the few it computes with as they are in float.
+                    if node.name in read:
+                        values[node.name] = relax.const(form.dequantized())
                     continue
                 claim = claims.get(node.name)
                 value = _extern(claim, node, values) if claim else _remap(node.value, values)
@@ -106,6 +113,12 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
         transform.CanonicalizeBindings(),
     ]
     return tvm.ir.transform.Sequential(passes)(builder.get())
+
+
+def _read_names(flow: Flow, claims: Mapping[str, Claim], absorbed: set[str]) -> set[str]:
+    """Tensors that something outside of claims reads."""
+    rest = (n for n in flow.nodes if n.name not in claims and n.name not in absorbed)
+    return {*flow.outputs, *(name for node in rest for name in names_in(node.value))}
 
 
 def _extern(claim: Claim, node: Node, values: Mapping[str, relax.Expr]) -> relax.Expr:

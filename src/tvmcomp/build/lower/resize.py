@@ -12,11 +12,12 @@ from tvmcomp.graph.layers import Resize
 __all__ = ["resize_layer"]
 
 _ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "floor": np.floor,
+    # As TVM: a position a rounding error below an integer is that integer.
+    "floor": lambda position: np.floor(position + 1e-5),
     "ceil": np.ceil,
     "round_prefer_floor": lambda position: np.ceil(position - 0.5),
     "round_prefer_ceil": lambda position: np.floor(position + 0.5),
-    "round": lambda position: np.floor(position + 0.5),
+    "round": np.rint,
 }
 
 
@@ -25,9 +26,8 @@ def resize_layer(flow: Flow, node: Node, source: str, output: str) -> Resize | N
     attrs = node.value.attrs
     if attrs.layout != "NHWC" or attrs.method not in ("nearest_neighbor", "linear"):
         return None
-    size_in = flow.by_name[source].shape if source in flow.by_name else flow.input_shape(source)
     axes = []
-    for length_in, length_out in zip(size_in[1:3], node.shape[1:3], strict=True):
+    for length_in, length_out in zip(flow.shape(source)[1:3], node.shape[1:3], strict=True):
         taps = _taps(
             length_in,
             length_out,
@@ -68,7 +68,7 @@ def _taps(
         return None
     if method == "nearest_neighbor":
         # TVM leaves the rounding empty where the coordinates decide it.
-        default = "floor" if coordinates == "asymmetric" else "round_prefer_floor"
+        default = "round" if coordinates == "align_corners" else "floor"
         index = _ROUNDING[rounding or default](position)
         index = np.clip(index, 0, length_in - 1).astype(np.int32)[:, None]
         return index, np.ones_like(index, np.float32)

@@ -58,8 +58,8 @@ def match_unary(flow: Flow, quantize: Node, taken: set[str]) -> Claim | None:
         return None
     x_name, x = source
     shape = root.shape
-    x_spec = flow.by_name[x_name]
-    if x_spec.shape != shape:
+    codes = flow.by_name[x_name]
+    if (codes.shape, codes.dtype) != (shape, quantize.dtype):
         return None
 
     def function(values: Array) -> Array:
