@@ -21,9 +21,7 @@ def chain(sizes: list[int]) -> LayerGraph:
     names = ["x", *(f"t{i}" for i in range(len(sizes))), "y"]
     shapes = [(sizes[0],), *((n,) for n in sizes), (sizes[-1],)]
     tensors = {n: TensorSpec(n, s, "float32") for n, s in zip(names, shapes, strict=True)}
-    layers = tuple(
-        Copy(name=b, inputs=(a,), output=b) for a, b in pairwise(names)
-    )
+    layers = tuple(Copy(name=b, inputs=(a,), output=b) for a, b in pairwise(names))
     return LayerGraph(tensors, layers, ("x",), ("y",))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tvm import relax
 
 from build.graphs import Net
 from tvmcomp.build.lower import lower
 from tvmcomp.compress.reference import run
+from tvmcomp.errors import ModelError
 from tvmcomp.graph.layers import (
     Concat,
     Dequantize,
@@ -165,3 +167,12 @@ def test_the_integer_graph_stays_close_to_the_float_function_it_came_from():
     graph = lower(net.model(net.quantize(c, step, 128, "y")))
     (result,) = run(graph, {"x": x}).values()
     assert np.abs(result - exact).max() < 3 * step
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_parameter_as_an_output_is_refused_in_one_line(compressed: bool):
+    net = Net((1, 4, 4, 8))
+    weight = net.weight((4, 8), 0, "w") if compressed else net.param("w", np.ones(3, np.float32))
+    with pytest.raises(ModelError, match="used as a tensor but is a parameter") as error:
+        lower(net.model(net.emit(op.nn.relu(net.x), "relu"), weight))
+    assert "\n" not in str(error.value)

@@ -124,6 +124,9 @@ class Simplify(Rewriter):
     def clip(self, call: relax.Call) -> Expr | None:
         """Nested clips are one; one that only cuts at 0 is relu; a hard sigmoid has one spelling."""
         x, low, high = call.args[0], float(call.args[1].value), float(call.args[2].value)
+        if low > high:
+            # Of crossed bounds the upper counts, as in torch and ONNX; TVM's clip takes the lower.
+            return relax.op.clip(x, high, high)
         merged = self._clip(x, low, high)
         if (low, high) == (0.0, 1.0) and (source := self._sixth(x)) is not None:
             return self._hard_sigmoid(source)

@@ -36,7 +36,11 @@ class OpaqueReader:
         """The tensor a variable stands for."""
         value = self._values.get(expr, getattr(expr, "name", None))
         if not isinstance(value, str) or value not in self.tensors:
-            raise ModelError(f"lowering: {expr} is no single tensor; simplify the graph around it")
+            got = expr.name if isinstance(expr, relax.Var) else type(expr).__name__
+            raise ModelError(
+                f"lowering: {got} is used as a tensor but is a parameter, a constant or a tuple; "
+                "compute it from an input in the source model"
+            )
         return value
 
     def read(self, binding: relax.VarBinding) -> list[Layer]:
