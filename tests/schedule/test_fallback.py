@@ -73,3 +73,15 @@ def test_the_schedule_is_threaded_and_vectorized():
     text = str(default_schedule(opaque(net.emit(op.exp(net.x), "y"), net).function))
     assert "T.parallel" in text
     assert "T.vectorized(T.int64(16))" in text
+
+
+@pytest.mark.parametrize("width", [8, 6, 7, 1])
+def test_a_reduction_keeps_several_sums_at_once(width: int):
+    net = Net((1, 3, width, 5))
+    y = net.param("y", np.random.default_rng(2).standard_normal((1, 3, 5, 16)).astype(np.float32))
+    layer = opaque(net.emit(op.matmul(net.x, y), "mm"), net)
+    x = np.random.default_rng(0).standard_normal((1, 3, width, 5)).astype(np.float32)
+    expected = (x.astype(np.float64) @ net.params["y"]).reshape(-1)
+    np.testing.assert_allclose(call(layer, x, expected.size), expected, rtol=1e-5, atol=1e-5)
+    text = str(default_schedule(layer.function))
+    assert ("T.unroll" in text) == (width > 1)

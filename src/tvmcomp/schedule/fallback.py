@@ -1,14 +1,18 @@
 """The default schedule for functions no kernel claims: threaded over outer loops, vectorized over the innermost.
 
-for n, h, w, c:  y[n,h,w,c] = ...              ->   parallel(n*h*w) { vectorize(c) }
-for n, c, k:     y[n,c] += x[n,k,c]            ->   parallel(n) { c_outer { k { vectorize(c_inner) } } }
+for n, h, w, c:  y[n,h,w,c] = ...             ->  parallel(n*h*w) { vectorize(c) }
+for n, w, c, k:  y[n,w,c] += x[n,w,k] * b[k,c]  ->  parallel(n*w_outer*c_outer) {
+                                                        k { unroll(w_inner) { vectorize(c_inner) } } }
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from tvm import IRModule, tirx
 from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.tirx import PrimFunc
 
 from tvmcomp.graph.layers import Opaque
@@ -17,6 +21,8 @@ from tvmcomp.kernels.kernel import ALIGNMENT, Kernel
 __all__ = ["build_opaque", "default_schedule"]
 
 _LANES = 16
+# So many sums at once hide the latency of a multiply-add and reuse what one step of the reduction loads.
+_SUMS = 8
 
 
 def default_schedule(function: PrimFunc) -> PrimFunc:
@@ -27,7 +33,7 @@ def default_schedule(function: PrimFunc) -> PrimFunc:
     return schedule.mod["main"]
 
 
-def _schedule_block(schedule: Schedule, block) -> None:  # type: ignore[no-untyped-def]
+def _schedule_block(schedule: Schedule, block: SBlockRV) -> None:
     loops = schedule.get_loops(block)
     kinds = [str(var.iter_type) for var in schedule.get(block).iter_vars]
     if not loops or len(loops) != len(kinds):
@@ -36,33 +42,38 @@ def _schedule_block(schedule: Schedule, block) -> None:  # type: ignore[no-untyp
     reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == "2"]
     if not spatial or len(spatial) + len(reduce) != len(loops):
         return
-    inner = _innermost(schedule, spatial[-1])
-    outer = spatial[:-1]
-    if inner is None:
-        outer, vector = spatial, []
-    else:
-        split_outer, lanes = inner
-        outer, vector = [*outer, *split_outer], [lanes]
-    schedule.reorder(*outer, *reduce, *vector)
+    outer, vector = _split(schedule, spatial[-1], (_LANES, 8, 4), spatial[:-1])
+    tile: list[LoopRV] = []
+    if reduce and vector and len(spatial) > 1:
+        rows, tile = _split(schedule, spatial[-2], range(_SUMS, 1, -1), spatial[:-2])
+        outer = [*rows, *outer[len(spatial) - 1 :]]
+    schedule.reorder(*outer, *reduce, *tile, *vector)
     if outer:
         schedule.parallel(schedule.fuse(*outer))
-    if vector:
-        schedule.vectorize(vector[0])
+    for loop in tile:
+        schedule.unroll(loop)
+    for loop in vector:
+        schedule.vectorize(loop)
     if reduce:
         # Last, because an update block without its init is no reduction block to the other primitives.
         schedule.decompose_reduction(block, reduce[0])
 
 
-def _innermost(schedule: Schedule, loop):  # type: ignore[no-untyped-def]
-    """(outer part, vector part) of the innermost spatial loop, None if it is too short to vectorize."""
+def _split(
+    schedule: Schedule, loop: LoopRV, factors: Iterable[int], before: list[LoopRV]
+) -> tuple[list[LoopRV], list[LoopRV]]:
+    """(`before` and the outer part of `loop`, its inner part) by the first factor that divides it.
+
+    Without one the loop stays whole in the outer part; a loop as long as the factor is all inner.
+    """
     extent = int(schedule.get(loop).extent)
-    lanes = next((n for n in (_LANES, 8, 4) if extent % n == 0), None)
-    if lanes is None:
-        return None
-    if extent == lanes:
-        return [], loop
-    split_outer, split_inner = schedule.split(loop, [None, lanes])
-    return [split_outer], split_inner
+    factor = next((n for n in factors if extent % n == 0), None)
+    if factor is None:
+        return [*before, loop], []
+    if extent == factor:
+        return before, [loop]
+    split_outer, split_inner = schedule.split(loop, [None, factor])
+    return [*before, split_outer], [split_inner]
 
 
 def build_opaque(layer: Opaque) -> Kernel:
