@@ -89,7 +89,7 @@ class Block:
 
     def typed(self, expr: Expr) -> Expr:
         """`expr` with its type deduced."""
-        return self._builder.normalize(expr)
+        return self._builder.normalize(expr) if expr.ty.is_missing() else expr
 
     def emit(self, expr: Expr, name: str = "") -> Expr:
         """Bind `expr` to a new variable called `name`, by default after its operator.
