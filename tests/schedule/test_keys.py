@@ -108,7 +108,7 @@ def case(name: str) -> Case:
         shape = (*SHAPE[:3], 40) if tensor == "y" and isinstance(layer, Concat) else SHAPE
         qparams = None if dtype == "float32" else QParams(0.05, 7)
         tensors[tensor] = TensorSpec(tensor, shape, dtype, qparams)
-        halo = 1 if tensor == "x" and isinstance(layer, Conv) else 0
+        halo = 2 if tensor == "x" and isinstance(layer, Conv) else 0
         dense = Layout.dense(shape, np.dtype(dtype).itemsize)
         layouts[tensor] = replace(dense, halo=halo)
     return layer, tensors, layouts
@@ -136,6 +136,22 @@ def changed_fields(layer: Layer) -> Iterator[dict[str, object]]:
         if not hasattr(layer, field) or isinstance(getattr(layer, field), np.ndarray):
             continue
         yield from ({field: value} for value in values)
+    # The same size of y by other windows.
+    if hasattr(layer, "pads"):
+        yield {"pads": (0, 1, 2, 1)}
+        yield {"pads": (1, 2, 1, 0)}
+    if hasattr(layer, "dilation"):
+        yield {"pads": (2, 1, 2, 1), "dilation": (2, 1)}
+    if hasattr(layer, "kernel"):
+        yield {"pads": (0, 1, 1, 1), "kernel": (2, 3)}
+    if isinstance(layer, IntConv):
+        yield {"multiplier": layer.multiplier * 1e9}
+    if isinstance(layer, Resize):
+        one, two = resize(1), resize(2)
+        yield {"index_h": one.index_h, "weight_h": one.weight_h}
+        yield {"index_w": one.index_w, "weight_w": one.weight_w}
+        yield {"index_w": two.index_w, "weight_w": two.weight_w}
+        yield {"weight_w": layer.weight_w / 2}
     if isinstance(layer, Conv):
         for shape in ((20, 3, 2), (20, 2, 3), (40, 3, 3)):
             weight = np.resize(layer.weight, (*shape, layer.weight.shape[3]))
@@ -169,7 +185,7 @@ def variants(name: str) -> Iterator[Case]:
                 places[tensor] = Layout.dense(shape, layouts[tensor].itemsize)
         yield new, sizes, places
     for tensor, spec in tensors.items():
-        for change in ({"halo": 2}, {"pitch": 48}):
+        for change in ({"halo": 3}, {"pitch": 48}):
             yield layer, tensors, layouts | {tensor: replace(layouts[tensor], **change)}
         if spec.qparams is None:
             continue
