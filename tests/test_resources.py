@@ -39,7 +39,12 @@ def test_wheel_carries_data_and_works(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
-    for name in ("py.typed", "build/pipeline.py", "_data/schedules/README.md", "_data/recipes/int8.toml"):
+    for name in (
+        "py.typed",
+        "build/pipeline.py",
+        "_data/schedules/README.md",
+        "_data/recipes/int8.toml",
+    ):
         assert (site / "tvmcomp" / name).is_file()
     # Without what only the compile extra installs, from a folder that is no checkout.
     program = (
