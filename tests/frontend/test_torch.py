@@ -122,6 +122,15 @@ WHOLE: dict[str, tuple[nn.Module, list[str]]] = {
     "reflection": (nn.ReflectionPad2d((1, 2, 3, 0)), ["nn.pad"]),
     "replication": (nn.ReplicationPad2d((1, 2, 3, 0)), ["nn.pad"]),
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), ["image.resize2d"]),
+    "bilinear": (nn.Upsample((7, 4), mode="bilinear"), ["image.resize2d"]),
+    "corners": (
+        nn.Upsample(scale_factor=1.4, mode="bilinear", align_corners=True),
+        ["image.resize2d"],
+    ),
+    "nearest up": (nn.Upsample((9, 20)), ["image.resize2d"]),
+    "nearest down": (nn.Upsample((4, 3)), ["image.resize2d"]),
+    "nearest by a factor": (nn.Upsample(scale_factor=(1.5, 2)), ["image.resize2d"]),
+    "exact nearest": (nn.Upsample((9, 4), mode="nearest-exact"), ["image.resize2d"]),
     "adaptive maximum": (nn.AdaptiveMaxPool2d((3, 2)), ["nn.max_pool2d"]),
     "maximum of an axis": (Forward(lambda x: x.amax(1)), ["max"]),
     "minimum of all": (Forward(lambda x: x.amin()), ["min"]),
@@ -213,6 +222,11 @@ REFUSED: dict[str, tuple[nn.Module, tuple[Tensor, ...] | None, str]] = {
         "torch.export cannot trace Forward",
     ),
     "wrong channels": (Net(), (torch.zeros(1, 5, 6, 6),), "torch.export cannot trace Net"),
+    "a factor that fits no whole size": (
+        nn.Upsample(scale_factor=1.4),
+        (X,),
+        r"scale 1\.4 of length 6 is no whole length; pass size=",
+    ),
     "NaN": (nan_weight(), (X,), "head.weight holds 2 values that are NaN or infinite"),
     "no tensor": (Forward(lambda x: x), (3,), "is no tensor; wrap the module"),
 }

@@ -24,6 +24,7 @@ _WHOLE = (
     aten.replication_pad1d.default,
     aten.replication_pad2d.default,
     aten.upsample_bicubic2d.vec,
+    aten._upsample_nearest_exact2d.vec,
 )
 
 
@@ -75,6 +76,44 @@ def _adaptive_max_pool2d(node: fx.Node, importer: Any) -> Expr:
     return relax.Tuple([pooled, importer.block_builder.emit(relax.op.zeros_like(pooled))])
 
 
+def _upsample(
+    method: str, coordinates: str, rounding: str = "round"
+) -> Callable[[fx.Node, Any], Expr]:
+    """Resizing as torch defines it: TVM's importer gives every method the coordinates of bilinear."""
+
+    def convert(node: fx.Node, importer: Any) -> Expr:
+        x_node, size, *corners, scales = node.args
+        x = importer.env[x_node]
+        align = bool(corners and corners[0])
+        if size is None:
+            size = [
+                _whole_size(length, scale, align)
+                for length, scale in zip(shape_of(x)[2:], scales, strict=True)
+            ]
+        return importer.block_builder.emit(
+            relax.op.image.resize2d(
+                x,
+                tuple(int(length) for length in size),
+                layout="NCHW",
+                method=method,
+                coordinate_transformation_mode="align_corners" if align else coordinates,
+                rounding_method=rounding,
+            )
+        )
+
+    return convert
+
+
+def _whole_size(length: int, scale: float, align: bool) -> int:
+    size = int(length * scale)
+    # Torch then takes its coordinates from the factor, the graph from the two lengths.
+    if size != length * scale and not align:
+        raise NotImplementedError(
+            f"scale {scale:g} of length {length} is no whole length; pass size= or recompute_scale_factor=True"
+        )
+    return size
+
+
 CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
     "adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "amax.default": _reduce(relax.op.max),
@@ -83,4 +122,10 @@ CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
     "reflection_pad2d.default": _pad("reflect"),
     "replication_pad1d.default": _pad("replicate"),
     "replication_pad2d.default": _pad("replicate"),
+    "upsample_bicubic2d.vec": _upsample("cubic", "half_pixel"),
+    "upsample_bilinear2d.vec": _upsample("linear", "half_pixel"),
+    "upsample_nearest2d.vec": _upsample("nearest_neighbor", "asymmetric", "floor"),
+    "_upsample_nearest_exact2d.vec": _upsample(
+        "nearest_neighbor", "half_pixel", "round_prefer_ceil"
+    ),
 }
