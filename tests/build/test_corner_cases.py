@@ -8,6 +8,7 @@ from tvm import relax
 
 from build.graphs import Net, simulate
 from tvmcomp.build.lower import lower
+from tvmcomp.compress.reference import run
 from tvmcomp.flow import compile_model
 from tvmcomp.graph.layers import (
     Concat,
@@ -221,3 +222,17 @@ def test_what_feeds_itself_and_what_is_read_twice():
     scheduled = compile_model(model).build.scheduled.graph
     assert len(set(scheduled.outputs)) == 7
     assert sum(isinstance(layer, Copy) for layer in scheduled.layers) >= 3
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (2, 3, 7), (2, 1, 3, 5, 7)])
+def test_a_dense_layer_of_any_rank_equals_the_reference(shape: tuple[int, ...]):
+    net = Net(shape)
+    a = net.quantize(net.x, 0.03, 131, "in")
+    dense = net.emit(op.matmul(a, net.weight((7, 7), 1, "w")), "dense")
+    model = net.model(net.quantize(net.emit(op.add(dense, a), "sum"), 0.05, 120, "y"))
+    executable = compile_model(model)
+    assert kinds(model) >= {IntConv}
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    (expected,) = run(executable.build.graph, {"x": x}).values()
+    np.testing.assert_array_equal(executable(x), expected)
+    check(model, 0.051, x)

@@ -87,14 +87,14 @@ def _view(layer: View, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> A
 
 @_compute.register
 def _int_conv(layer: IntConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    residual = x[1] if len(x) > 1 else None
+    residual = _image(x[1]) if len(x) > 1 else None
     zero_point = qparams_of(xs[0]).zero_point
     return int_conv(layer, _image(x[0]), residual, zero_point, y.dtype).reshape(y.shape)
 
 
 @_compute.register
 def _float_conv(layer: FloatConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    residual = x[1] if len(x) > 1 else None
+    residual = _image(x[1]) if len(x) > 1 else None
     return float_conv(layer, _image(x[0]), residual).reshape(y.shape)
 
 
@@ -179,8 +179,8 @@ def _weighted(x: Array, index: Array, weight: Array, axis: int) -> NDArray[np.fl
 
 
 def _image(x: Array) -> Array:
-    """Ranks below 4 gain leading ones: a dense layer is a 1x1 convolution."""
-    return x.reshape((1,) * (4 - x.ndim) + x.shape)
+    """Ranks below 4 gain leading ones, above 4 fold into the batch: a dense layer is a 1x1 convolution."""
+    return x.reshape(-1, *((1, 1, 1, *x.shape)[-3:]))
 
 
 def _permuted(x: Array, perm: tuple[int, ...] | None) -> Array:
