@@ -70,6 +70,21 @@ def test_the_multiplier_and_bias_absorb_both_zero_points():
     np.testing.assert_allclose(conv.bias, bias, rtol=1e-6)
 
 
+def test_the_bias_absorbs_the_residuals_zero_point():
+    net = Net((1, 4, 4, 8))
+    a = net.quantize(net.x, 0.05, 100, "in")
+    with_residual = net.emit(op.add(net.conv(a, 8, 1, "c"), a), "sum")
+    model = net.model(net.quantize(with_residual, 0.25, 90, "y"))
+    (_, conv, _) = lower(model).layers
+    expected = (
+        model.params["c.bias"] / np.float64(np.float32(0.25))
+        + 90
+        - conv.multiplier.astype(np.float64) * 100 * conv.weight.astype(np.int64).sum((1, 2, 3))
+        - conv.residual_scale * 100
+    )
+    np.testing.assert_allclose(conv.bias, expected, rtol=1e-6)
+
+
 def test_relu6_becomes_two_code_limits():
     net = Net((1, 4, 4, 8))
     a = net.quantize(net.x, 0.05, 100, "in")
