@@ -113,6 +113,17 @@ def test_ties_round_to_even(row: tuple[Isa, str]) -> None:
     assert (y[odd] % 2 == 0).all()
 
 
+@every_isa
+def test_a_value_that_rounds_up_to_the_end_of_int32_saturates(row: tuple[Isa, str]) -> None:
+    problem = make(replace(BASE, kernel=(1, 1), pads=(0, 0, 0, 0), inputs=1))
+    ones = np.ones_like(problem.layer.weight)
+    multiplier = np.full(40, 0.4, np.float32)
+    bias = np.full(40, 2**31 - 128, np.float32)
+    layer = replace(problem.layer, weight=ones, multiplier=multiplier, bias=bias)
+    y = check(build_conv, row, layer, problem.tensors, problem.layouts, arrays=problem.arrays)
+    assert (y == 255).all()
+
+
 @pytest.mark.parametrize("row", [ROWS[0]])
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_table(row: tuple[Isa, str], dtype: str) -> None:

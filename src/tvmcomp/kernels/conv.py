@@ -77,6 +77,8 @@ def build_spec(
 def _epilogue(
     layer: IntConv | FloatConv, x: TensorSpec, y: TensorSpec, residual: TensorSpec | None
 ) -> Epilogue:
+    # Half of int32's range, for rounding may lift a value above its bound; a NaN is wide, too.
+    wide = isinstance(layer, IntConv) and not _bound(layer, x) < 2**30
     info = np.finfo("float32") if y.dtype == "float32" else np.iinfo(y.dtype)
     bounds = {
         "low": float(layer.low) if layer.low > info.min else None,
@@ -86,7 +88,7 @@ def _epilogue(
         dtype=y.dtype,
         residual=residual.dtype if residual else None,
         table=isinstance(layer, IntConv) and layer.table is not None,
-        wide=isinstance(layer, IntConv) and _bound(layer, x) >= 2**31,
+        wide=wide,
         **bounds,
     )
 

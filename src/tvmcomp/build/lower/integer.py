@@ -9,6 +9,7 @@ import numpy as np
 from tvmcomp.build.lower.claim import Claim, bounds, code_range
 from tvmcomp.build.lower.conv import clip_bounds
 from tvmcomp.build.lower.flow import Flow, Node
+from tvmcomp.build.lower.pool import average_layer, max_pool_layer, mean_layer
 from tvmcomp.build.lower.resize import resize_layer
 from tvmcomp.build.lower.unary import requantize
 from tvmcomp.compress.reference import make_table
@@ -20,7 +21,6 @@ from tvmcomp.graph.layers import (
     IntAvgPool,
     IntMul,
     Layer,
-    MaxPool,
     QParams,
     Quantize,
     TensorSpec,
@@ -138,55 +138,14 @@ def _multiply(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer
     )
 
 
-def _mean(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
-    source = flow.dequantized(root.args[0])
-    attrs = root.value.attrs
-    if source is None or not attrs.keepdims or attrs.axis is None:
-        return None
-    shape = flow.by_name[source[0]].shape
-    if len(shape) != 4 or sorted(int(a) % 4 for a in attrs.axis) != [1, 2]:
-        return None
-    window = (shape[1], shape[2])
-    return _average(source, root, spec, limits, window, (1, 1), (0, 0, 0, 0), include=True)
-
-
-def _avg_pool(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
-    source = flow.dequantized(root.args[0])
-    attrs = root.value.attrs
-    if source is None or attrs.layout != "NHWC" or attrs.ceil_mode:
-        return None
-    if tuple(int(d) for d in attrs.dilation) != (1, 1):
-        return None
-    window, strides, pads = _window(root)
-    if not _reads_input(flow.by_name[source[0]].shape, root, window, strides, pads):
-        return None
-    return _average(
-        source, root, spec, limits, window, strides, pads, include=bool(attrs.count_include_pad)
-    )
-
-
 def _average(
-    source: Source,
-    root: Node,
-    spec: TensorSpec,
-    limits: Limits,
-    window: tuple[int, int],
-    strides: tuple[int, int],
-    pads: tuple[int, int, int, int],
-    *,
-    include: bool,
-) -> Layer:
-    return IntAvgPool(
-        name=root.name,
-        inputs=(source[0],),
-        output=spec.name,
-        kernel=window,
-        strides=strides,
-        pads=pads,
-        count_include_pad=include or not any(pads),
-        low=limits[0],
-        high=limits[1],
-    )
+    build: Callable[[Flow, Node, str, str, Limits], IntAvgPool | None],
+) -> Callable[[Flow, Node, TensorSpec, Limits], Layer | None]:
+    def match(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
+        source = flow.dequantized(root.args[0])
+        return None if source is None else build(flow, root, source[0], spec.name, limits)
+
+    return match
 
 
 def _concat(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
@@ -209,68 +168,10 @@ def _concat(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer |
     return Concat(name=root.name, inputs=names, output=spec.name, tables=tables)
 
 
-def _window(
-    root: Node,
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
-    attrs = root.value.attrs
-    kernel = tuple(int(k) for k in attrs.pool_size)
-    strides = tuple(int(s) for s in attrs.strides)
-    pads = tuple(int(p) for p in attrs.padding)
-    return kernel, strides, pads if len(pads) == 4 else (*pads, *pads)  # type: ignore[return-value]
-
-
-def _reads_input(
-    shape: tuple[int, ...],
-    root: Node,
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    pads: tuple[int, int, int, int],
-    dilation: tuple[int, int] = (1, 1),
-) -> bool:
-    """Whether every window of a pool holds some of its input: what an empty one gives, TVM decides."""
-    for axis in (0, 1):
-        starts = np.arange(root.shape[1 + axis])[:, None] * strides[axis] - pads[axis]
-        taps = starts + np.arange(kernel[axis]) * dilation[axis]
-        if not ((taps >= 0) & (taps < shape[1 + axis])).any(axis=1).all():
-            return False
-    return True
-
-
-def _max_pool(flow: Flow, root: Node, source: str, output: str) -> MaxPool | None:
-    attrs, shape = root.value.attrs, flow.shape(source)
-    if attrs.layout != "NHWC":
-        return None
-    kernel, strides, pads = _window(root)
-    dilation = tuple(int(d) for d in attrs.dilation)
-    if not _reads_input(shape, root, kernel, strides, pads, dilation):  # type: ignore[arg-type]
-        return None
-    # A size rounded up is a larger border at the end, which never wins.
-    after = [
-        max(
-            pads[2 + axis],
-            (root.shape[1 + axis] - 1) * strides[axis]
-            + (kernel[axis] - 1) * dilation[axis]
-            + 1
-            - shape[1 + axis]
-            - pads[axis],
-        )
-        for axis in (0, 1)
-    ]
-    return MaxPool(
-        name=root.name,
-        inputs=(source,),
-        output=output,
-        kernel=kernel,
-        strides=strides,
-        pads=(*pads[:2], *after),  # type: ignore[arg-type]
-        dilation=dilation,  # type: ignore[arg-type]
-    )
-
-
 def same_scale_layer(flow: Flow, root: Node, source: str, output: str) -> Layer | None:
     """The layer of an operator that only moves or compares elements, on codes or on float32 alike."""
     if root.op == "relax.nn.max_pool2d":
-        return _max_pool(flow, root, source, output)
+        return max_pool_layer(flow, root, source, output)
     if root.op == "relax.permute_dims":
         if len(root.shape) != 4:
             return None
@@ -301,8 +202,8 @@ def _same_scale(
 _ARITHMETIC: dict[str, Callable[[Flow, Node, TensorSpec, Limits], Layer | None]] = {
     "relax.add": _add,
     "relax.multiply": _multiply,
-    "relax.mean": _mean,
-    "relax.nn.avg_pool2d": _avg_pool,
+    "relax.mean": _average(mean_layer),
+    "relax.nn.avg_pool2d": _average(average_layer),
     "relax.concat": _concat,
 }
 _SAME_SCALE = (
