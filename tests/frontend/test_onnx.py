@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from frontend.graphs import conv_net, make, node, onnxruntime_outputs
 from toys import run
@@ -270,3 +271,19 @@ def test_dynamic_dimensions():
 def test_input_shapes_that_do_not_fit(shapes, message):
     with pytest.raises(ModelError, match=message):
         from_onnx(conv_net(("batch", 3, None, 8)), input_shapes=shapes)
+
+
+def test_a_refused_graph_leaves_nothing_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    weight = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv_c")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 5, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.raises(ModelError, match="conv_c"):
+        from_onnx(model)
+    gc.collect()
+    assert capfd.readouterr().err == ""

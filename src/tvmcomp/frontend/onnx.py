@@ -138,9 +138,16 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             try:
                 return self.from_onnx(graph, self._version)
             except ModelError:
+                self._abandon()
                 raise
             except Exception as error:
+                self._abandon()
                 raise ModelError(f"the graph cannot be imported: {first_line(error)}") from error
+
+    def _abandon(self) -> None:
+        # A builder that goes away with an open block warns on stderr, which has room for one line.
+        with contextlib.suppress(RuntimeError):
+            self.bb._end_block()
 
     def _convert_operator(
         self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int
