@@ -150,6 +150,24 @@ def _truncated(folder: Path) -> Path:
     return path
 
 
+def _pt2_operator(folder: Path) -> Path:
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(x)
+
+    path = folder / "operator.pt2"
+    torch.export.save(torch.export.export(Net(), (torch.zeros(SHAPE),)), path)
+    return path
+
+
+def _pt2_truncated(folder: Path) -> Path:
+    path = _pt2_operator(folder)
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
 def _absent(folder: Path) -> Path:
     return folder / "absent.onnx"
 
@@ -169,5 +187,7 @@ BROKEN: tuple[Broken, ...] = (
     Broken("external data by symbolic link", _external("w.bin", _outside, link=True), ("w.bin",)),
     Broken("no ONNX file at all", _text, ("text.onnx",)),
     Broken("truncated ONNX file", _truncated, ("sound.onnx",)),
+    Broken("unsupported operator of PyTorch", _pt2_operator, ("bessel_j0",)),
+    Broken("truncated .pt2 file", _pt2_truncated, ("operator.pt2",)),
     Broken("no such file", _absent, ("absent.onnx",)),
 )  # fmt: skip

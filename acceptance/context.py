@@ -43,7 +43,7 @@ class Context:
     nets: tuple[Net, ...]
     folder: Path
     calibration_samples: int = 32
-    evaluation_samples: int = 8
+    evaluation_samples: int = 32
     trials: float = 1.0  # share of the trials of rows that repeat something many times
     seconds: dict[str, float] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict)

@@ -26,11 +26,15 @@ def _framework_macs(net: Net) -> int:
         total += weight[0].numel() * output.numel()
 
     module = net.build()
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-            layer.register_forward_hook(count)
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in module.modules()
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
+    ]
     with torch.inference_mode():
         module(torch.zeros(1, 3, net.size, net.size))
+    for hook in hooks:
+        hook.remove()
     return total
 
 

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["CALIBRATION_SEED", "EVALUATION_SEED", "photos"]
+__all__ = ["CALIBRATION_SEED", "EVALUATION_SEED", "STATISTICS_SEED", "photos"]
 
-CALIBRATION_SEED, EVALUATION_SEED = 1, 2
+STATISTICS_SEED, CALIBRATION_SEED, EVALUATION_SEED = 0, 1, 2
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)

@@ -71,7 +71,11 @@ def _one(context: Context, net: Net) -> Iterator[Check]:
 
 
 def _each(values: list[float]) -> str:
-    return "each input: " + ", ".join(f"{value:.2f}" for value in values)
+    """Of the inputs one by one: a loud one outweighs many in the sum."""
+    low, middle, high = np.quantile(values, [0, 0.5, 1])
+    return (
+        f"{len(values)} inputs: mean {np.mean(values):.2f}, {low:.2f} .. {middle:.2f} .. {high:.2f}"
+    )
 
 
 def _run(context: Context) -> Iterator[Check]:
