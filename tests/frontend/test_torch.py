@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +241,18 @@ def test_refused(case, capsys):
         from_torch(net, examples)
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
+
+
+def test_a_file_that_is_no_program_logs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "net.pt2").write_bytes(b"PK" * 900)
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    log = logging.getLogger("torch.export")
+    log.addHandler(handler)
+    try:
+        with pytest.raises(ModelError, match=r"net\.pt2"):
+            load_model(tmp_path / "net.pt2")
+    finally:
+        log.removeHandler(handler)
+    assert records == []

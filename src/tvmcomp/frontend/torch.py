@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -52,13 +54,26 @@ def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None = No
     """Import a saved ExportedProgram (`torch.export.save`)."""
     try:
         data = path.read_bytes()
-        exported = torch.export.load(path)
+        with _quiet():
+            exported = torch.export.load(path)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except Exception as error:
         raise ModelError(f"{path} is not a saved ExportedProgram: {first_line(error)}") from error
     provenance = Provenance(str(path), hashlib.sha256(data).hexdigest(), "torch")
     return _import(exported, dict(input_shapes or {}), provenance)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # PyTorch logs the traceback of a file it cannot read before it raises; our error is one line.
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _export(
