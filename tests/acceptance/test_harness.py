@@ -257,8 +257,14 @@ def test_sqnr() -> None:
 def _bench() -> dict:
     entry = {"median_ms": 2.0, "p10_ms": 1.0, "p90_ms": 3.0, "repeats": 9, "reason": None}
     peers = [
-        {**entry, "name": name, "precision": "float32", "ratio": 1.0}
-        for name in ("onnxruntime", "openvino", "torch")
+        {**entry, "name": name, "precision": precision, "ratio": 1.0}
+        for name, precision in (
+            ("onnxruntime", "float32"),
+            ("onnxruntime", "int8"),
+            ("openvino", "float32"),
+            ("openvino", "int8"),
+            ("torch", "float32"),
+        )
     ]
     return {
         "schema": 1,
@@ -276,7 +282,8 @@ def test_the_json_of_bench_is_checked() -> None:
     wrong["peers"][1]["p10_ms"] = 2.5
     wrong["peers"][2]["reason"] = "not installed"
     wrong["threads"] = 2
-    assert len(faults(wrong)) == 4
+    del wrong["peers"][3]
+    assert len(faults(wrong)) == 5
     assert faults({}) != []
 
 
