@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tvmcomp.errors import DataError, TvmcompError, UsageError
 from tvmcomp.measure import Contender, Turns, bench, peer_contenders, sample_inputs
 from tvmcomp.measure.contender import resolve
+from tvmcomp.measure.exchange import save_arrays
 from tvmcomp.measure.peers import PEERS
 from tvmcomp.measure.peers.feeds import bind, calibration_batches
-from tvmcomp.measure.peers.onnxruntime import open_session
+from tvmcomp.measure.peers.onnxruntime import open_session, quantize
 from tvmcomp.measure.peers.torch import open_compiled, open_eager
 from tvmcomp.model import Signature, TensorType
 from tvmcomp.target.cpu import host_cpu
@@ -307,3 +308,20 @@ def test_torch_refuses_before_it_is_imported(monkeypatch):
     monkeypatch.setenv("CXX", "a-compiler-nobody-has")
     with pytest.raises(TvmcompError, match=r"needs a C\+\+ compiler"):
         open_compiled(path="net.pt2", threads=1, cache="", backend="inductor")
+
+
+def test_a_model_with_its_weights_in_a_file_of_their_own_is_quantized(tmp_path):
+    make_onnx(tmp_path / "one.onnx", make_weights())
+    model = onnx.load(tmp_path / "one.onnx")
+    source = tmp_path / "two.onnx"
+    onnx.save(model, source, save_as_external_data=True, location="two.data", size_threshold=0)
+    samples = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    save_arrays(tmp_path / "data.npz", {"x": samples})
+    quantize(
+        source=str(source),
+        target=str(tmp_path / "qdq.onnx"),
+        calibration=str(tmp_path / "data.npz"),
+        shapes={"x": [1, 3, 16, 16]},
+    )
+    operators = {node.op_type for node in onnx.load(tmp_path / "qdq.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators

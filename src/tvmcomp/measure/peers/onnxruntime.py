@@ -72,7 +72,11 @@ def quantize(
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    graph = onnx.load(source, load_external_data=False).graph
+    # One file: the preparation's own temporary model would look for weights beside itself.
+    model = onnx.load(source)
+    whole = f"{target}.whole.onnx"
+    onnx.save(model, whole)
+    graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     names = [given.name for given in graph.input if given.name not in constants]
 
@@ -86,7 +90,7 @@ def quantize(
             return next(self._batches, None)
 
     prepared = f"{target}.prepared.onnx"
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    quant_pre_process(whole, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
         target,
