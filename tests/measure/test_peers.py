@@ -319,7 +319,7 @@ def test_a_model_with_its_weights_in_a_file_of_their_own_is_quantized(tmp_path):
     make_onnx(tmp_path / "one.onnx", make_weights(channels=64))  # ONNX Runtime inlines 1 KB
     model = onnx.load(tmp_path / "one.onnx")
     source = tmp_path / "two.onnx"
-    onnx.save(model, source, save_as_external_data=True, location="two.data", size_threshold=0)
+    onnx.save(model, source, save_as_external_data=True, location="two.data")
     samples = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     save_arrays(tmp_path / "data.npz", {"x": samples})
     quantize(
