@@ -22,7 +22,7 @@ from tvmcomp.frontend.assemble import assemble
 from tvmcomp.frontend.onnx_files import check_tensors, check_text, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
 from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
-from tvmcomp.frontend.onnx_ops import CONVERTERS
+from tvmcomp.frontend.onnx_ops import CONVERTERS, OnnxNode
 from tvmcomp.frontend.signature import first_line
 from tvmcomp.model import Model, Provenance
 
@@ -75,7 +75,8 @@ def _import(
     variables = _rename(graph, weights)
     outputs = [value.name for value in graph.output]
     # The importer takes what is left of `graph.input` that is no initializer as the real inputs.
-    module = _Importer(_opset(model)).convert(graph)
+    arrays = {variables[name]: array for name, array in weights.items()}
+    module = _Importer(_opset(model), arrays).convert(graph)
     return assemble(
         module,
         inputs={name: name for name in inputs},
@@ -127,9 +128,10 @@ def _rename(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> dict[s
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     """TVM's importer with our converters, and errors that name the node."""
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, weights: Mapping[str, np.ndarray]) -> None:
         super().__init__({}, None, keep_params_in_input=True, sanitize=False)
         self._version = opset
+        self._arrays = weights
 
     def convert(self, graph: onnx.GraphProto) -> Any:
         # The importer prints to stdout before it raises, and stdout may be promised to JSON.
@@ -152,19 +154,31 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     def _convert_operator(
         self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int
     ) -> Expr:
+        node = self._node(op_name, inputs, attrs, opset)
         converter = CONVERTERS.get(op_name)
-        node = attrs["tvm_custom"]["name"] or "without a name"
         try:
-            converted = None if converter is None else converter(list(inputs), attrs)
+            converted = None if converter is None else converter(node)
             if converted is not None:
                 return self.bb.normalize(converted)
             return super()._convert_operator(op_name, inputs, attrs, opset)
         except Exception as error:
-            shapes = ", ".join(_operand(operand) for operand in list(inputs))
+            shapes = ", ".join(_operand(operand) for operand in node.operands)
             raise ModelError(
-                f"{op_name} node {node} cannot be imported: {first_line(error)}; "
-                f"its inputs: {shapes or 'none'}"
+                f"{op_name} node {node.name or 'without a name'} cannot be imported: "
+                f"{first_line(error)}; its inputs: {shapes or 'none'}"
             ) from error
+
+    def _node(self, op: str, inputs: Any, attrs: dict[str, Any], opset: int) -> OnnxNode:
+        return OnnxNode(
+            op=op,
+            name=attrs["tvm_custom"]["name"],
+            opset=opset,
+            operands=tuple(list(inputs)),
+            attrs=attrs,
+            outputs=attrs["tvm_custom"]["num_outputs"],
+            emit=self.bb.emit,
+            weights=self._arrays,
+        )
 
 
 def _operand(operand: Expr | None) -> str:
