@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -23,18 +23,25 @@ __all__ = [
     "Conv",
     "Copy",
     "Dequantize",
+    "Embedding",
     "FloatConv",
     "IntAdd",
+    "IntAffine",
     "IntAvgPool",
     "IntConv",
+    "IntLayerNorm",
     "IntMul",
+    "IntSoftmax",
     "Layer",
     "LayerGraph",
+    "MaskSteps",
     "MaxPool",
     "Opaque",
+    "Pad",
     "QParams",
     "Quantize",
     "Resize",
+    "Slice",
     "Table",
     "TensorSpec",
     "View",
@@ -51,7 +58,10 @@ class QParams:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor between layers: logical shape, dtype ("float32", "uint8", "int8"), qparams if it is codes."""
+    """One tensor between layers: logical shape, dtype ("float32", "uint8", "int8"), qparams if it is codes.
+
+    Indices of a client may be "int32" or "int64"; steps of a softmax's mask are "int32".
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -131,7 +141,10 @@ class Table(_Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntAdd(_Layer):
-    """y = clip(rint(fma(float32(a), scale_a, fma(float32(b), scale_b, bias))), low, high); equal shapes."""
+    """y = clip(rint(fma(float32(a), scale_a, fma(float32(b), scale_b, bias))), low, high).
+
+    a: y's shape; b: any shape that broadcasts to it.
+    """
 
     scale_a: float
     scale_b: float
@@ -144,7 +157,7 @@ class IntAdd(_Layer):
 class IntMul(_Layer):
     """y = clip(rint(fma(float32((a - za) * (b - zb)), multiplier, zero_point_y)), low, high).
 
-    a: [N, H, W, C]; b: the same shape, or [N, 1, 1, C] (a squeeze-excite gate).
+    a: y's shape; b: any shape that broadcasts to it, like [N, 1, 1, C] (a squeeze-excite gate).
     """
 
     multiplier: float
@@ -153,10 +166,119 @@ class IntMul(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class IntAffine(_Layer):
+    """Constants added to and multiplied with codes: y = clip(rint(fma(float32(x), multiplier, bias)), low, high).
+
+    multiplier, bias: float32 arrays that broadcast to x's shape (position embeddings [T, C], a gamma [C]); for
+    m * real + b they hold m*sx/sy and b/sy + zy - multiplier*zx.
+    """
+
+    multiplier: np.ndarray
+    bias: np.ndarray
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaskSteps(_Layer):
+    """A softmax's float32 mask in int32 steps: y = clip(rint(x / step), -STEPS_LIMIT, STEPS_LIMIT).
+
+    -inf and NaN become STEPS_EXCLUDED; dividing is float32.
+    """
+
+    STEPS_LIMIT: ClassVar[int] = 1 << 24
+    STEPS_EXCLUDED: ClassVar[int] = -(1 << 28)
+
+    step: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntSoftmax(_Layer):
+    """Softmax over the last axis of x's codes, after masks in steps of scale / 2^shift are added to them:
+
+        t = x * 2^shift + sum(masks); at least FLOOR; EXCLUDED where a mask is              int32
+        d = min(max(t) - t, 16^levels - 1)                                                  >= 0
+        e = rint(exps[0, d & 15] * exps[1, d >> 4 & 15] * ...)       float32 products, left to right
+        r = inverse_scale / float32(sum(e))                                  the sum is exact, below 2^31
+        y = clip(rint(fma(e, r, zero_point_y)))                                     codes of y's dtype
+
+    exps[k, i] = exp(-i * 16^k * scale / 2^shift), in row 0 times a power of two; with masks the last product is 0.
+    inverse_scale = 1 / sy. masks: an int32 array that broadcasts to x, or None for the next of inputs[1:].
+    FLOOR makes a row of nothing but the lowest float32 uniform, as float32 does. A row that is all EXCLUDED
+    (-inf: float gives NaN) is real zero, as torch's attention gives it.
+    """
+
+    FLOOR: ClassVar[int] = (1 << 13) - MaskSteps.STEPS_LIMIT
+    EXCLUDED: ClassVar[int] = MaskSteps.STEPS_EXCLUDED
+
+    exps: np.ndarray  # float32 [levels, 16]
+    inverse_scale: float
+    masks: tuple[np.ndarray | None, ...] = ()
+    shift: int = 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntLayerNorm(_Layer):
+    """Layer norm, or RMS norm where it is not `centered`, over the last axis of C codes; s1, s2 are exact integers.
+
+        s1 = sum(x), s2 = sum(x * x)
+        v = float32(C*s2 - s1*s1)                        d = fma(float32(x), C, -float32(s1))        centered
+        v = float32(s2 - 2*zx*s1 + C*zx*zx)              d = float32(x - zx)                         else
+        r = 1 / sqrt(v + epsilon)                                                    float32, each rounded
+        y = clip(rint(fma(d * r, multiplier[c], bias[c])), low, high)
+
+    multiplier = gamma/sy, times sqrt(C) if not centered; bias = beta/sy + zy; epsilon = eps*C*C/(sx*sx), or
+    eps*C/(sx*sx), and at least 2^-20, so that a constant row is beta.
+    """
+
+    multiplier: np.ndarray  # float32 [C]
+    bias: np.ndarray  # float32 [C]
+    epsilon: float
+    centered: bool
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Embedding(_Layer):
+    """Rows of a table by integer index: i = index + rows if index < 0 else index, clamped to 0 .. rows - 1;
+
+        y = float32(weight[i]) * scale[i]                                            y is float32
+        y = clip(rint(fma(float32(weight[i]), scale[i], zero_point_y)))              y is codes
+
+    scale holds the row's scale sw, for codes sw/sy. x: indices [...], y: [..., C].
+    """
+
+    weight: np.ndarray  # int8 [rows, C]
+    scale: np.ndarray  # float32 [rows]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Concat(_Layer):
-    """Channel concatenation (last axis); integer inputs go through `tables[i]` first where it is not None."""
+    """Concatenation along `axis`; integer inputs go through `tables[i]` first where it is not None.
+
+    constants: per part the array itself, in y's codes, or None for the next input; () has none.
+    """
 
     tables: tuple[np.ndarray | None, ...] = ()
+    axis: int = -1
+    constants: tuple[np.ndarray | None, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Slice(_Layer):
+    """y[i, j, ...] = x[begin[0] + i*strides[0], begin[1] + j*strides[1], ...]; any dtype, x and y share qparams."""
+
+    begin: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pad(_Layer):
+    """x with `before` and as many more elements as y's shape asks for, all of code `value`, on codes."""
+
+    before: tuple[int, ...]
+    value: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -18,6 +18,9 @@ OPS = (
     "max_pool",
     "resize",
     "unary",
+    "softmax",
+    "layer_norm",
+    "embedding",
 )
 
 Granularity = Literal["tensor", "axis", "group"]
