@@ -100,3 +100,12 @@ def test_the_digest_covers_names_types_and_values():
     same = describe_inputs({"x": np.asfortranarray(base["x"])}, "other words")
     assert same.digest == digests[0]
     assert same.description == "other words"
+
+
+def test_indices_into_small_tables_stay_inside_them():
+    made = make(
+        token_type_ids=((2, 8), "int64"), segment=((8,), "int32"), position_ids=((2, 8), "int64")
+    )
+    assert not made["token_type_ids"].any()
+    assert not made["segment"].any()
+    np.testing.assert_array_equal(made["position_ids"], [np.arange(8)] * 2)

@@ -137,12 +137,14 @@ def test_every_precision_of_every_peer_is_an_entry(from_onnx):
     assert list(entries) == [
         ("onnxruntime", "float32"),
         ("onnxruntime", "int8"),
+        ("onnxruntime", "int8 dynamic"),
         ("openvino", "float32"),
         ("openvino", "bf16"),
         ("openvino", "int8"),
         ("torch", "float32"),
         ("torch", "bf16"),
         ("torch.compile", "float32"),
+        ("torch.compile", "bf16"),
     ]
 
 
@@ -155,6 +157,13 @@ def test_onnxruntime_runs_float32_and_its_own_int8(from_onnx):
         assert entry["settings"]["intra_op_num_threads"] == 1
         assert entry["settings"]["inter_op_num_threads"] == 1
         assert set(entry["versions"]) == {"onnxruntime"}
+        assert entry["settings"]["execution_mode"] == "sequential"
+        assert entry["settings"]["free_dimensions"] == {"N": 1}
+    dynamic = entries["onnxruntime", "int8 dynamic"]
+    assert 20 < ran(dynamic) < 80
+    assert "DynamicQuantizeLinear" in {
+        node.op_type for node in onnx.load(folder / "dynamic.onnx").graph.node
+    }
     assert "quantize_static" in int8["settings"]["quantizer"]
     assert int8["settings"]["calibrated_on"] == "the calibration data given"
     graph = onnx.load(folder / "qdq.onnx").graph
@@ -197,7 +206,7 @@ def test_openvino_int8_names_both_of_its_ways(from_onnx):
 
 def test_torch_says_that_it_cannot_run_onnx(from_onnx):
     _, entries = from_onnx
-    for key in [("torch", "float32"), ("torch", "bf16"), ("torch.compile", "float32")]:
+    for key in [key for key in entries if key[0].startswith("torch")]:
         reason = entries[key]["reason"]
         assert "cannot run ONNX" in reason or "no bf16" in reason
         assert entries[key]["median_ms"] is None
@@ -210,12 +219,16 @@ def test_torch_runs_eager_autocast_and_compiled(from_pt2):
     assert ran(float32) > 90
     assert ran(compiled) > 90
     assert "torch.compile" in compiled["settings"]["mode"]
-    if host_cpu().features & {"avx512bf16", "amx-bf16"}:
-        assert 20 < ran(bf16) < 70
-    else:
-        assert "no bf16" in bf16["reason"]
+    compiled_bf16 = entries["torch.compile", "bf16"]
+    for entry in (bf16, compiled_bf16):
+        if host_cpu().features & {"avx512bf16", "amx-bf16"}:
+            assert 20 < ran(entry) < 70
+            assert "autocast to bf16" in entry["settings"]["mode"]
+        else:
+            assert "no bf16" in entry["reason"]
     for entry in (float32, compiled):
         assert entry["settings"]["threads"] == 2
+        assert entry["settings"]["instruction_set"]
 
 
 def test_a_pt2_is_exported_once_for_the_peers_that_read_onnx(from_pt2, tmp_path):
@@ -225,7 +238,7 @@ def test_a_pt2_is_exported_once_for_the_peers_that_read_onnx(from_pt2, tmp_path)
         NAMES, source=source, signature=SIGNATURE, calibration=None, scratch=tmp_path
     )
     first = [peer.prepare[0] for peer in peers if peer.name in ("onnxruntime", "openvino")]
-    assert len(first) == 6
+    assert len(first) == 7
     assert all(step == first[0] for step in first)  # equal steps run once
     assert all(peer.prepare == () for peer in peers if peer.name.startswith("torch"))
     # This process has loaded torch already, so the step is called here.
@@ -330,3 +343,56 @@ def test_a_model_with_its_weights_in_a_file_of_their_own_is_quantized(tmp_path):
     )
     operators = {node.op_type for node in onnx.load(tmp_path / "qdq.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+
+
+def test_integer_inputs_and_several_outputs_bench(tmp_path):
+    table = np.random.default_rng(1).normal(0, 1, (100, 16)).astype(np.float32)
+    weight = np.random.default_rng(2).normal(0, 0.3, (16, 16)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"]),
+        helper.make_node("Cast", ["mask"], ["m"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["m", "last"], ["m1"]),
+        helper.make_node("Mul", ["e", "m1"], ["masked"]),
+        helper.make_node("MatMul", ["masked", "weight"], ["hidden"]),
+        helper.make_node("ReduceMean", ["hidden", "time"], ["pooled"], keepdims=0),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "tokens",
+        [info("ids", TensorProto.INT64, ["N", 6]), info("mask", TensorProto.INT64, ["N", 6])],
+        [
+            info("hidden", TensorProto.FLOAT, ["N", 6, 16]),
+            info("pooled", TensorProto.FLOAT, ["N", 16]),
+        ],
+        [
+            numpy_helper.from_array(array, name)
+            for name, array in {
+                "table": table,
+                "weight": weight,
+                "last": np.array([-1], np.int64),
+                "time": np.array([1], np.int64),
+            }.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "tokens.onnx")
+    signature = Signature(
+        {"ids": TensorType((1, 6), "int64"), "mask": TensorType((1, 6), "int64")},
+        {"hidden": TensorType((1, 6, 16), "float32"), "pooled": TensorType((1, 16), "float32")},
+    )
+    subject, *peers = peer_contenders(
+        ["onnxruntime", "openvino"],
+        source=tmp_path / "tokens.onnx",
+        signature=signature,
+        calibration=None,
+        scratch=tmp_path,
+    )
+    wanted = [("onnxruntime", "int8"), ("onnxruntime", "int8 dynamic"), ("openvino", "float32")]
+    peers = [peer for peer in peers if (peer.name, peer.precision) in wanted]
+    sets = [sample_inputs(signature, seed) for seed in range(2)]
+    report = bench(subject, peers, sets, description="tokens", turns=QUICK)
+    entries = {(entry["name"], entry["precision"]): entry for entry in report["peers"]}
+    assert list(entries) == wanted
+    assert [ran(entry) > 25 for entry in entries.values()] == [True] * 3

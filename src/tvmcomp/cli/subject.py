@@ -22,7 +22,13 @@ class _Subject:
     def __init__(self, network: Network, threads: int) -> None:
         self._network = network
         self.versions = {"tvmcomp": __version__, "tvm": network.manifest.versions.tvm}
-        self.settings = {"threads": threads}
+        variant = network.manifest.functions[0].variants[0]
+        self.settings = {
+            "threads": threads,
+            "executors": network.executors,
+            "target": variant.target,
+            "instruction_set": sorted({str(row["isa"]) for row in variant.kernels if "isa" in row}),
+        }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return list(self._network.run(inputs).values())

@@ -11,7 +11,8 @@ __all__ = ["GENERATED", "sample_inputs"]
 
 GENERATED = (
     "generated: smooth fields with the 1/f spectrum and channel correlation of photographs, "
-    "zero mean, unit deviation, clipped at 3; integers: Zipf-distributed ids below 100, masks of ones"
+    "zero mean, unit deviation, clipped at 3; integers: Zipf-distributed ids below 100, masks of ones, "
+    "positions in order, type ids of zero"
 )
 
 _SHARED = 0.9  # correlation of the colour channels of a photograph
@@ -41,6 +42,11 @@ def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.nda
         return np.asarray(np.rint(127.5 + 42 * _field(generator, of.shape)), np.uint8)
     if dtype == np.int8:
         return np.asarray(np.rint(42 * _field(generator, of.shape)), np.int8)
+    if dtype.kind in "iu" and "position" in name and of.shape:
+        return np.broadcast_to(np.arange(of.shape[-1], dtype=dtype), of.shape).copy()
+    if dtype.kind in "iu" and ("type" in name or "segment" in name):
+        # Tables of token types have two rows, so any other id could point past their end.
+        return np.zeros(of.shape, dtype)
     if dtype.kind in "iu":
         return np.asarray(np.minimum(generator.zipf(1.2, of.shape) - 1, _IDS - 1), dtype)
     raise DataError(f"input {name!r} is {of.dtype}, for which no data can be made; pass the inputs")

@@ -124,6 +124,11 @@ def _onnxruntime(model: _Source) -> tuple[Contender, ...]:
     factory = f"{_ROOM}.onnxruntime:open_session"
     options = {"path": str(model.onnx), "shapes": dict(model.shapes), "about": {}}
     about = {"quantizer": "quantize_static, per channel, QDQ", "calibrated_on": model.calibrated_on}
+    dynamic = model.scratch / "dynamic.onnx"
+    dynamically = Step(
+        f"{_ROOM}.onnxruntime:quantize_dynamic",
+        {"source": str(model.onnx), "target": str(dynamic)},
+    )
     return (
         Contender("onnxruntime", "float32", factory, options, model.exported),
         Contender(
@@ -132,6 +137,17 @@ def _onnxruntime(model: _Source) -> tuple[Contender, ...]:
             factory,
             {**options, "path": str(model.qdq), "about": about},
             model.quantized,
+        ),
+        Contender(
+            "onnxruntime",
+            "int8 dynamic",
+            factory,
+            {
+                **options,
+                "path": str(dynamic),
+                "about": {"quantizer": "quantize_dynamic, per channel"},
+            },
+            (*model.exported, dynamically),
         ),
     )
 
@@ -183,6 +199,9 @@ def _torch(model: _Source) -> tuple[Contender, ...]:
         Contender("torch", "float32", f"{room}:open_eager", options),
         Contender("torch", "bf16", f"{room}:open_autocast", options),
         Contender("torch.compile", "float32", f"{room}:open_compiled", compiled),
+        Contender(
+            "torch.compile", "bf16", f"{room}:open_compiled", {**compiled, "precision": "bf16"}
+        ),
     )
 
 

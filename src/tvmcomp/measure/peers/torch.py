@@ -36,7 +36,13 @@ class _Module:
         self._torch = torch
         self._leaves = _pytree.tree_leaves
         self.versions = {"torch": torch.__version__}
-        self.settings = {**settings, "threads": torch.get_num_threads()}
+        self.settings = {
+            **settings,
+            "threads": torch.get_num_threads(),
+            "interop_threads": torch.get_num_interop_threads(),
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
+            "onednn": torch.backends.mkldnn.is_available(),
+        }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         tensors = [self._torch.from_numpy(array) for array in inputs.values()]
@@ -54,20 +60,20 @@ def open_eager(*, path: str, threads: int) -> _Module:
 
 def open_autocast(*, path: str, threads: int) -> _Module:
     """The program under `torch.autocast` to bf16, on processors that compute in it."""
-    if not host_cpu().features & _BF16:
-        raise TvmcompError("this processor has no bf16 instructions; PyTorch would emulate them")
+    _require_bf16()
     module = _load(path, threads)
-    import torch
-
-    def context() -> AbstractContextManager[Any]:
-        entered: AbstractContextManager[Any] = torch.autocast("cpu", dtype=torch.bfloat16)
-        return entered
-
-    return _Module(module, context, {"mode": "eager, autocast"})
+    return _Module(module, _autocast, {"mode": "eager, autocast to bf16"})
 
 
-def open_compiled(*, path: str, threads: int, cache: str, backend: str) -> _Module:
-    """The program through `torch.compile` with frozen weights; its kernels are built at the first call."""
+def open_compiled(
+    *, path: str, threads: int, cache: str, backend: str, precision: str = "float32"
+) -> _Module:
+    """The program through `torch.compile` with frozen weights; its kernels are built at the first call.
+
+    With `precision` "bf16" it is compiled under `torch.autocast`.
+    """
+    if precision == "bf16":
+        _require_bf16()
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise TvmcompError("torch.compile needs a C++ compiler; install g++ or set CXX")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
@@ -77,8 +83,24 @@ def open_compiled(*, path: str, threads: int, cache: str, backend: str) -> _Modu
     module = _load(path, threads)
     import torch
 
-    settings = {"mode": "torch.compile, frozen weights", "backend": backend}
-    return _Module(torch.compile(module, backend=backend), nullcontext, settings)
+    mode = "torch.compile, frozen weights"
+    compiled = torch.compile(module, backend=backend)
+    if precision == "bf16":
+        about = {"mode": f"{mode}, autocast to bf16", "backend": backend}
+        return _Module(compiled, _autocast, about)
+    return _Module(compiled, nullcontext, {"mode": mode, "backend": backend})
+
+
+def _require_bf16() -> None:
+    if not host_cpu().features & _BF16:
+        raise TvmcompError("this processor has no bf16 instructions; PyTorch would emulate them")
+
+
+def _autocast() -> AbstractContextManager[Any]:
+    import torch
+
+    entered: AbstractContextManager[Any] = torch.autocast("cpu", dtype=torch.bfloat16)
+    return entered
 
 
 def _load(path: str, threads: int) -> Any:
