@@ -395,4 +395,7 @@ def test_integer_inputs_and_several_outputs_bench(tmp_path):
     report = bench(subject, peers, sets, description="tokens", turns=QUICK)
     entries = {(entry["name"], entry["precision"]): entry for entry in report["peers"]}
     assert list(entries) == wanted
-    assert [ran(entry) > 25 for entry in entries.values()] == [True] * 3
+    for key in wanted[:2]:
+        assert ran(entries[key]) > 25
+    float32 = entries[wanted[2]]["agreement"]
+    assert float32["identical"] or float32["sqnr_db"] > 90
