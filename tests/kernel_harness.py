@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tvm
 
-from tvmcomp.compress.reference import compute
+from tvmcomp.compress.reference import compute_outputs
 from tvmcomp.graph.layers import Layer, QParams, TensorSpec
 from tvmcomp.kernels.kernel import SLACK, Kernel
 from tvmcomp.kernels.layout import Layout
@@ -119,6 +119,22 @@ def run_kernel(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """The output array; checks the halo and the guard bytes on both sides of the tensor."""
+    return run_outputs(kernel, mcpu, layer, tensors, layouts, arrays, rng)[0]
+
+
+def run_outputs(
+    kernel: Kernel,
+    mcpu: str,
+    layer: Layer,
+    tensors: dict[str, TensorSpec],
+    layouts: dict[str, Layout],
+    arrays: Sequence[np.ndarray],
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """The output array and those of the extra outputs, likewise.
+
+    A halo of codes without qparams is the zero point the kernel itself has found, its last output.
+    """
     func = compile_kernel(kernel, mcpu)
     arguments: list[object] = []
     for name, array in zip(layer.inputs, arrays, strict=True):
@@ -129,11 +145,27 @@ def run_kernel(
     if kernel.constants is not None:
         blob = np.concatenate([_garbage(rng, 64), kernel.constants, _garbage(rng, SLACK)])
         arguments += [tvm.runtime.tensor(blob), 64]
-    y, where = tensors[layer.output], layouts[layer.output]
-    before = _garbage(rng, GUARD + where.nbytes + GUARD)
-    out = tvm.runtime.tensor(before)
-    func(*arguments, out, GUARD)
-    after = out.numpy()
+    names = (layer.output, *getattr(layer, "extra_outputs", ()))
+    before = [_garbage(rng, GUARD + layouts[name].nbytes + GUARD) for name in names]
+    buffers = [tvm.runtime.tensor(data) for data in before]
+    for buffer in buffers:
+        arguments += [buffer, GUARD]
+    func(*arguments)
+    results: list[np.ndarray] = []
+    halos = [_halo_bytes(tensors[name]) for name in names]
+    for name, start, buffer in reversed(list(zip(names, before, buffers, strict=True))):
+        result, border = _read(start, buffer.numpy(), tensors[name], layouts[name])
+        results.insert(0, result)
+        if len(names) > 1:
+            halos[0] = int(results[-1].reshape(-1)[0]) & 255
+        assert (border == halos[names.index(name)]).all(), "halo differs from the zero point"
+    return results
+
+
+def _read(
+    before: np.ndarray, after: np.ndarray, tensor: TensorSpec, where: Layout
+) -> tuple[np.ndarray, np.ndarray]:
+    """A tensor and the bytes of its halo, from memory that was `before` the kernel ran."""
     assert np.array_equal(after[:GUARD], before[:GUARD]), "wrote before the tensor"
     assert np.array_equal(after[-GUARD:], before[-GUARD:]), "wrote past the tensor"
     grid = _grid(after[GUARD:-GUARD], where)
@@ -141,8 +173,8 @@ def run_kernel(
     inside = grid[:, halo : halo + where.height, halo : halo + where.width, :used]
     border = np.ones(grid.shape[:3], bool)
     border[:, halo : halo + where.height, halo : halo + where.width] = False
-    assert (grid[border] == _halo_bytes(y)).all(), "halo differs from the zero point"
-    return np.ascontiguousarray(inside).view(y.dtype).reshape(y.shape)
+    data = np.ascontiguousarray(inside).view(tensor.dtype).reshape(tensor.shape)
+    return data, grid[border]
 
 
 def check(
@@ -162,10 +194,11 @@ def check(
     assert kernel is not None, "the generator refused this layer"
     if arrays is None:
         arrays = [random_values(rng, tensors[name]) for name in layer.inputs]
-    got = run_kernel(kernel, mcpu, layer, tensors, layouts, arrays, rng)
-    want = compute(layer, tensors, arrays)
+    got = run_outputs(kernel, mcpu, layer, tensors, layouts, arrays, rng)
+    want = compute_outputs(layer, tensors, arrays)
     if rtol:
-        assert np.abs(got - want).max() <= rtol * np.abs(want).max()
+        assert np.abs(got[0] - want[0]).max() <= rtol * np.abs(want[0]).max()
     else:
-        np.testing.assert_array_equal(got, want)
-    return got
+        for mine, defined in zip(got, want, strict=True):
+            np.testing.assert_array_equal(mine, defined)
+    return got[0]

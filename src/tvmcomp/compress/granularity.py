@@ -9,7 +9,7 @@ import numpy as np
 
 from tvmcomp.errors import QuantizeError
 
-__all__ = ["Granularity", "PerAxis", "PerGroup", "PerTensor", "resolve"]
+__all__ = ["Granularity", "PerAxis", "PerGroup", "PerTensor", "PerToken", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class PerGroup:
     def expand(self, parameter: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """`parameter` as an array that broadcasts to `shape`."""
         return np.repeat(parameter, self.size, axis=_checked_axis(self, self.axis, shape))
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """One scale per row of the last axis of an activation, such as one token's features; not for weights."""
 
 
 Granularity: TypeAlias = PerTensor | PerAxis | PerGroup

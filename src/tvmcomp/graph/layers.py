@@ -23,6 +23,9 @@ __all__ = [
     "Conv",
     "Copy",
     "Dequantize",
+    "DynamicConv",
+    "DynamicDequantize",
+    "DynamicQuantize",
     "Embedding",
     "FloatConv",
     "IntAdd",
@@ -127,6 +130,50 @@ class IntConv(Conv):
 class FloatConv(Conv):
     """y = clip(conv(x, weight) + bias[o] + residual, low, high) in float32; order of summation is the kernel's."""
 
+    bias: np.ndarray  # float32 [O]
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicQuantize(_Layer):
+    """float32 -> codes on a grid taken at run time from the values, as ONNX's DynamicQuantizeLinear takes it:
+
+        low, high  = min(0, min x), max(0, max x)
+        scale      = fma(high, 0.5, low * -0.5) / 255 * 2, or 1 where that is 0     (high - low could overflow)
+        zero_point = lowest + clip(rint(-low / scale), 0, 255)            lowest: of the dtype of the codes
+        y          = saturate(rint(x / scale) + zero_point)
+
+    per_row: a row of the last axis has a scale and a zero point of its own, else the whole tensor has one.
+    extra_outputs: (scale float32, zero_point int32), of the shape of x with 1 for each axis they span.
+    A NaN or an infinity makes its scale NaN, its zero point and its codes the lowest, and so all that is computed
+    from them NaN.
+    """
+
+    extra_outputs: tuple[str, str]
+    per_row: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicDequantize(_Layer):
+    """(codes, scale, zero_point) of a DynamicQuantize -> float32: y = float32(x - zero_point) * scale."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicConv(Conv):
+    """A convolution of codes whose scale is known at run time; float32 out, each line one rounding:
+
+        acc = sum(x_code * w_code) - zero_point * sum(w_code[o])       int32; border = zero point
+        s   = scale * weight_scale[o]
+        v   = fma(float32(acc), s, bias[o])
+        v   = v + residual                                             only with a residual, float32
+        y   = clip(v, low, high)                                       NaN stays
+
+    inputs: (codes, scale, zero_point) of a DynamicQuantize, and the residual. Per row they are only for a
+    dense layer, where an output has one row of x.
+    """
+
+    weight_scale: np.ndarray  # float32 [O]
     bias: np.ndarray  # float32 [O]
     low: float = -np.inf
     high: float = np.inf

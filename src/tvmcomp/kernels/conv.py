@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tvmcomp.graph.layers import FloatConv, IntConv, TensorSpec
+from tvmcomp.graph.layers import DynamicConv, FloatConv, IntConv, TensorSpec
 from tvmcomp.kernels.dot import emit
 from tvmcomp.kernels.geometry import geometry_of
 from tvmcomp.kernels.kernel import Kernel
@@ -22,7 +22,7 @@ __all__ = ["build_conv", "build_spec"]
 
 
 def build_conv(
-    layer: IntConv | FloatConv,
+    layer: IntConv | DynamicConv | FloatConv,
     tensors: Mapping[str, TensorSpec],
     layouts: Mapping[str, Layout],
     isa: Isa,
@@ -49,7 +49,7 @@ def build_conv(
 
 
 def build_spec(
-    layer: IntConv | FloatConv,
+    layer: IntConv | DynamicConv | FloatConv,
     tensors: Mapping[str, TensorSpec],
     layouts: Mapping[str, Layout],
     isa: Isa,
@@ -57,9 +57,16 @@ def build_spec(
 ) -> Spec:
     """What the layer's kernel is emitted from."""
     x, y = tensors[layer.inputs[0]], tensors[layer.output]
-    residual = tensors[layer.inputs[1]] if len(layer.inputs) > 1 else None
+    dynamic = isinstance(layer, DynamicConv)
+    own = 3 if dynamic else 1
+    residual = tensors[layer.inputs[own]] if len(layer.inputs) > own else None
+    scales = layouts[layer.inputs[1]] if dynamic else None
     geometry = geometry_of(
-        layer, layouts[x.name], layouts[y.name], layouts[residual.name] if residual else None
+        layer,
+        layouts[x.name],
+        layouts[y.name],
+        layouts[residual.name] if residual else None,
+        scales if scales is not None and scales.nbytes > scales.itemsize else None,
     )
     mac = mac_for(x.dtype, layer.weight, isa)
     return Spec(
@@ -75,7 +82,10 @@ def build_spec(
 
 
 def _epilogue(
-    layer: IntConv | FloatConv, x: TensorSpec, y: TensorSpec, residual: TensorSpec | None
+    layer: IntConv | DynamicConv | FloatConv,
+    x: TensorSpec,
+    y: TensorSpec,
+    residual: TensorSpec | None,
 ) -> Epilogue:
     # Half of int32's range, for rounding may lift a value above its bound; a NaN is wide, too.
     wide = isinstance(layer, IntConv) and not _bound(layer, x) < 2**30
@@ -89,6 +99,7 @@ def _epilogue(
         residual=residual.dtype if residual else None,
         table=isinstance(layer, IntConv) and layer.table is not None,
         wide=wide,
+        dynamic=isinstance(layer, DynamicConv),
         **bounds,
     )
 

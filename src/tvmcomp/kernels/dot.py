@@ -34,17 +34,22 @@ _PARALLEL_PRODUCTS = 1 << 20
 
 @lru_cache(maxsize=1024)
 def emit(spec: Spec, isa: Isa) -> tirx.PrimFunc:
-    """The kernel: (x, [residual,] constants, y), each a byte buffer and an offset."""
-    names = ("x", "residual", "constants", "y")
-    residual = spec.epilogue.residual is not None
+    """The kernel: (x, [scale, zero,] [residual,] constants, y), each a byte buffer and an offset."""
+    optional = {
+        "scale": spec.epilogue.dynamic,
+        "zero": spec.epilogue.dynamic,
+        "r": spec.epilogue.residual is not None,
+    }
+    names = [
+        name for name in ("x", "scale", "zero", "r", "constants", "y") if optional.get(name, True)
+    ]
 
     def body(*tensors: Operand) -> None:
-        x, *rest, constants, y = tensors
-        write_halo(y, spec.y, spec.halo)
-        _Emitter(spec, isa, Operands(x, rest[0] if rest else None, constants, y)).loops()
+        operands = Operands(**dict(zip(names, tensors, strict=True)))
+        write_halo(operands.y, spec.y, spec.halo)
+        _Emitter(spec, isa, operands).loops()
 
-    operands = [name for name in names if residual or name != "residual"]
-    return build_func("dot", operands, body)
+    return build_func("dot", ["residual" if name == "r" else name for name in names], body)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class _Column:
     x: Expr
     y: Expr
     r: Expr
+    s: Expr
     scales: Expr
     weights: Expr
 
@@ -117,6 +123,7 @@ class _Emitter:
             x=T.bind(group * i64(g.group.x)),
             y=T.bind(group * i64(g.group.y) + vector * i64(size_y)),
             r=T.bind(group * i64(g.group.r) + vector * i64(size_r)),
+            s=i64(0),
             scales=T.bind(row * i64(parts(spec) * spec.lanes * 4) + i64(at.scales)),
             weights=T.bind(row * i64(spec.steps * at.step) + i64(at.weights)),
         )
@@ -149,16 +156,19 @@ class _Emitter:
             t = T.bind(tirx.FloorMod(index, i64(band.count)))
 
         def start(field: str) -> Expr:
+            if field == "s" and not g.pixel.s:
+                return i64(0)
             steps = i64(getattr(g.image, field)), i64(getattr(band.step, field))
             return T.bind(getattr(column, field) + image * steps[0] + t * steps[1])
 
-        x, y, r = start("x"), start("y"), start("r")
+        x, y, r, scales = start("x"), start("y"), start("r"), start("s")
         done = 0
         for segment in band.segments:
 
             def block(i: Expr, segment: Segment = segment, done: int = done) -> None:
                 s = segment.step
                 at = [T.bind(b + i * i64(n)) for b, n in ((x, s.x), (y, s.y), (r, s.r))]
+                at.append(T.bind(scales + i * i64(s.s)) if g.pixel.s else scales)
                 self._block(column, segment, at, T.bind(number + i + i64(done)))
 
             each(segment.count, block)
@@ -187,16 +197,21 @@ class _Emitter:
                 scales=column.scales,
                 y=at[1],
                 r=at[2],
+                s=at[3],
                 y_pixels=tuple(pixel.y for pixel in pixels),
                 r_pixels=tuple(pixel.r for pixel in pixels),
+                s_pixels=tuple(pixel.s for pixel in pixels),
                 counts=tuple(spec.stored(column.part.start + h) for h in range(vectors)),
             ),
         )
 
     def _first(self, column: _Column, h: int) -> Expr:
-        """What an accumulator starts at: a float's bias, what undoes a shift of x, or zero."""
+        """What an accumulator starts at: a float's bias, what undoes a shift of x, or zero.
+
+        Where the zero point comes at run time the epilogue undoes the shift with it.
+        """
         lanes = self.spec.lanes
-        if self.spec.mac.acc == "int32" and not self.spec.mac.shift:
+        if self.spec.mac.acc == "int32" and (self.spec.epilogue.dynamic or not self.spec.mac.shift):
             return splat(0, lanes, "int32")
         part = 0 if self.spec.mac.acc == "float32" else 2
         offset = (h * parts(self.spec) + part) * lanes * 4

@@ -2,12 +2,14 @@
 
 int:    y = table[clip(rint(fma(residual, residual_scale, fma(acc, multiplier, bias))))]
 float:  y = clip(acc + residual)                                  (acc started at the bias)
+dynamic: y = clip(fma(acc - zero_point * sum, scale * weight_scale, bias) + residual)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from tvm import tirx
@@ -25,12 +27,14 @@ _TABLE_CODES = 128  # entries one vpermi2b reaches
 
 @dataclass(frozen=True)
 class Operands:
-    """The kernel's tensors; `r` is None without a residual."""
+    """The kernel's tensors; `r` is None without a residual, `scale` and `zero` unless x has them at run time."""
 
     x: Operand
-    r: Operand | None
     constants: Operand
     y: Operand
+    r: Operand | None = None
+    scale: Operand | None = None
+    zero: Operand | None = None
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Block:
     """One block of outputs: `acc(p, h)` is pixel p's vector h.
 
     scales:              where the scales of vector 0 lie.
-    y, r:                where its outputs and residuals do, without the offset of the pixel,
-    y_pixels, r_pixels:  which is this.
+    y, r, s:             where its outputs, residuals and scales of x do, without the offset of the pixel,
+    y_pixels, ...:       which is this.
     counts:              elements to store per vector: all lanes but for a last one without room.
     """
 
@@ -47,15 +51,20 @@ class Block:
     scales: Expr
     y: Expr
     r: Expr
+    s: Expr
     y_pixels: tuple[int, ...]
     r_pixels: tuple[int, ...]
+    s_pixels: tuple[int, ...]
     counts: tuple[int, ...]
 
 
 def finish(spec: Spec, isa: Isa, operands: Operands, block: Block) -> None:
     """Write the block's outputs."""
     if spec.dtype == "float32":
-        _finish_float(spec, operands, block)
+        _finish_float(spec, operands, block, block.acc)
+        return
+    if spec.epilogue.dynamic:
+        _finish_float(spec, operands, block, _dynamic(spec, operands, block))
         return
     value = _scaled(spec, operands, block)
     if isa.vnni and spec.lanes == 16:
@@ -95,10 +104,12 @@ def _residual_offset(spec: Spec, block: Block, p: int, h: int) -> Expr:
     return block.r + i64(block.r_pixels[p] + h * size)
 
 
-def _finish_float(spec: Spec, operands: Operands, block: Block) -> None:
+def _finish_float(
+    spec: Spec, operands: Operands, block: Block, values: Callable[[int, int], Expr]
+) -> None:
     low, high, lanes = spec.epilogue.low, spec.epilogue.high, spec.lanes
     for p, h, offset in _places(spec, block):
-        value = block.acc(p, h)
+        value = values(p, h)
         if operands.r is not None:
             value = value + operands.r.load(_residual_offset(spec, block, p, h), "float32", lanes)
         # NaN fails both comparisons and stays.
@@ -111,19 +122,50 @@ def _finish_float(spec: Spec, operands: Operands, block: Block) -> None:
         _store(operands.y, block.y + i64(offset), value, "float32", lanes, block.counts[h])
 
 
+def _row(spec: Spec, operands: Operands, block: Block, part: int, dtype: str) -> list[Expr]:
+    """Part number `part` of the constants of each vector."""
+    size = spec.lanes * 4
+    offsets = [(h * parts(spec) + part) * size for h in range(len(block.counts))]
+    constants = operands.constants
+    return [
+        T.bind(constants.load(block.scales + i64(offset), dtype, spec.lanes)) for offset in offsets
+    ]
+
+
+def _dynamic(spec: Spec, operands: Operands, block: Block) -> Callable[[int, int], Expr]:
+    """(p, h) -> the float32 value before the residual, for a scale and zero point per pixel or of all of x."""
+    lanes = spec.lanes
+    factors, biases = (_row(spec, operands, block, part, "float32") for part in (0, 1))
+    sums = _row(spec, operands, block, 2, "int32")
+    scales, zeros = operands.scale, operands.zero
+    assert scales is not None
+    assert zeros is not None
+
+    @cache
+    def grid(offset: int) -> tuple[Expr, Expr]:
+        at = block.s + i64(offset)
+        # x is read higher by the shift, and so is its zero point.
+        zero = zeros.load(at, "int32", 1) + splat(spec.mac.shift, 1, "int32")
+        scale = T.bind(splat(scales.load(at, "float32", 1), lanes))
+        return scale, T.bind(splat(zero, lanes, "int32"))
+
+    @cache
+    def scaled(offset: int, h: int) -> tuple[Expr, Expr]:
+        scale, zero = grid(offset)
+        return T.bind(scale * factors[h]), T.bind(zero * sums[h])
+
+    def value(p: int, h: int) -> Expr:
+        scale, correction = scaled(block.s_pixels[p], h)
+        total = cast("float32", block.acc(p, h) - correction, lanes)
+        return T.bind(fma(total, scale, biases[h], lanes))
+
+    return value
+
+
 def _scaled(spec: Spec, operands: Operands, block: Block) -> Callable[[int, int], Expr]:
     """(p, h) -> the float32 value before rounding."""
     lanes, constants = spec.lanes, operands.constants
-    stride = parts(spec) * lanes * 4
-
-    def row(part: int) -> list[Expr]:
-        start = part * lanes * 4
-        return [
-            T.bind(constants.load(block.scales + i64(start + h * stride), "float32", lanes))
-            for h in range(len(block.counts))
-        ]
-
-    multiplier, bias = row(0), row(1)
+    multiplier, bias = (_row(spec, operands, block, part, "float32") for part in (0, 1))
     residual, r = spec.epilogue.residual, operands.r
     if residual is None or r is None:
         return lambda p, h: T.bind(

@@ -12,17 +12,18 @@ __all__ = ["Geometry", "Offsets", "geometry_of"]
 
 @dataclass(frozen=True)
 class Offsets:
-    """A byte offset in each of the tensors a kernel walks at once: x, y and the residual."""
+    """A byte offset in each of the tensors a kernel walks at once: x, y, the residual, and x's scales per row."""
 
     x: int
     y: int
     r: int
+    s: int = 0
 
     def __add__(self, other: Offsets) -> Offsets:
-        return Offsets(self.x + other.x, self.y + other.y, self.r + other.r)
+        return Offsets(self.x + other.x, self.y + other.y, self.r + other.r, self.s + other.s)
 
     def __mul__(self, factor: int) -> Offsets:
-        return Offsets(self.x * factor, self.y * factor, self.r * factor)
+        return Offsets(self.x * factor, self.y * factor, self.r * factor, self.s * factor)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ class Geometry:
         return self.batch * self.height * self.width
 
 
-def geometry_of(layer: Conv, x: Layout, y: Layout, residual: Layout | None) -> Geometry:
-    """The walks of `layer` over these layouts.
+def geometry_of(
+    layer: Conv, x: Layout, y: Layout, residual: Layout | None, scales: Layout | None = None
+) -> Geometry:
+    """The walks of `layer` over these layouts; `scales` is that of x's scales where each row has its own.
 
     A 1x1 convolution over pixels without gaps is one column of all pixels of all images. Where pixels have no
     gap between their channels, a row of taps is one run.
@@ -69,9 +72,10 @@ def geometry_of(layer: Conv, x: Layout, y: Layout, residual: Layout | None) -> G
     outputs, kernel_h, kernel_w, inner = layer.weight.shape
     (step_h, step_w), (dilate_h, dilate_w) = layer.strides, layer.dilation
     r = residual or Layout(0, 0, 0, 0, 0)
-    pixel = Offsets(step_w * x.pixel, y.pixel, r.pixel)
-    row = Offsets(step_h * x.row, y.row, r.row)
-    image = Offsets(x.image, y.image, r.image)
+    s = scales or Layout(0, 0, 0, 0, 0)
+    pixel = Offsets(step_w * x.pixel, y.pixel, r.pixel, s.pixel)
+    row = Offsets(step_h * x.row, y.row, r.row, s.row)
+    image = Offsets(x.image, y.image, r.image, s.image)
     top, left = layer.pads[:2]
     start = Offsets(
         x.offset(0, -top, -left), y.offset(0, 0, 0), r.offset(0, 0, 0) if residual else 0

@@ -12,7 +12,7 @@ __all__ = ["fill", "write_halo"]
 _WIDTH = 64
 
 
-def fill(target: Operand, offset: Expr, count: int, byte: int) -> None:
+def fill(target: Operand, offset: Expr, count: int, byte: int | Expr) -> None:
     """Set `count` bytes at `offset` to `byte`."""
     each_segment(
         count,
@@ -24,11 +24,11 @@ def fill(target: Operand, offset: Expr, count: int, byte: int) -> None:
     )
 
 
-def write_halo(target: Operand, layout: Layout, value: int) -> None:
-    """Set the halo of `layout` to code `value`: the zero point, or 0 for floats."""
+def write_halo(target: Operand, layout: Layout, value: int | Expr) -> None:
+    """Set the halo of `layout` to code `value`: the zero point, or 0 for floats; a uint8 if computed at run time."""
     if layout.halo == 0:
         return
-    byte = value & 255
+    byte = value & 255 if isinstance(value, int) else value
     side = layout.halo * layout.pixel
     edge = layout.halo * layout.row + side
 

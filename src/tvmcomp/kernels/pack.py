@@ -4,7 +4,7 @@
 
 weights: [group][block of outputs][tap][step][vector][lane][unit], zero where a lane or unit has no channel.
 Multiplier, bias and start (the accumulator's first value, if x is read shifted) are one vector each; floats
-have only the bias.
+have only the bias, and a layer whose input has its scale at run time the weights' scale, bias and sum.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmcomp.graph.layers import FloatConv, IntConv
+from tvmcomp.graph.layers import DynamicConv, FloatConv, IntConv
 from tvmcomp.kernels.kernel import ALIGNMENT
 from tvmcomp.kernels.spec import Spec, columns
 
@@ -48,13 +48,15 @@ def places(spec: Spec) -> Places:
 
 
 def parts(spec: Spec) -> int:
-    """Vectors of float32 or int32 per vector of outputs: bias, or multiplier, bias and start."""
+    """Vectors of float32 or int32 per vector of outputs: bias, or scale, bias and one of start or sum."""
     if spec.dtype == "float32":
         return 1
+    if spec.epilogue.dynamic:
+        return 3
     return 3 if spec.mac.shift else 2
 
 
-def pack(layer: IntConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
+def pack(layer: IntConv | DynamicConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
     """The blob."""
     at = places(spec)
     blob = np.zeros(at.weights + spec.geometry.groups * at.group, np.uint8)
@@ -62,8 +64,11 @@ def pack(layer: IntConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
     blob[at.weights :] = weights.reshape(-1).view(np.uint8)
     if isinstance(layer, FloatConv):
         rows = [layer.bias]
+    elif isinstance(layer, DynamicConv):
+        total = _weight_sums(layer).astype(np.int32).view(np.float32)
+        rows = [layer.weight_scale, layer.bias, total]
     else:
-        sums = layer.weight.reshape(layer.weight.shape[0], -1).sum(axis=1, dtype=np.int64)
+        sums = _weight_sums(layer)
         start = (-spec.mac.shift * sums).astype(np.int32).view(np.float32)
         rows = [layer.multiplier, layer.bias, start][: parts(spec)]
         blob[:4] = np.array([layer.residual_scale], np.float32).view(np.uint8)
@@ -74,6 +79,11 @@ def pack(layer: IntConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
     scales = np.ascontiguousarray(scales.transpose(0, 1, 3, 2))
     blob[at.scales : at.scales + scales.nbytes] = scales.reshape(-1).view(np.uint8)
     return blob
+
+
+def _weight_sums(layer: IntConv | DynamicConv) -> NDArray[np.int64]:
+    """[outputs]."""
+    return layer.weight.reshape(layer.weight.shape[0], -1).sum(axis=1, dtype=np.int64)
 
 
 def _vectors(array: NDArray[np.generic], spec: Spec) -> NDArray[np.generic]:

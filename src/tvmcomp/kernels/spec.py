@@ -24,6 +24,7 @@ class Epilogue:
 
     clip: the bounds, None where the range of `dtype` (or float's) already is the bound.
     wide: values may leave the range of int32, so they are clipped before they are rounded.
+    dynamic: scale and zero point of x are tensors too, and the output is float32.
     """
 
     dtype: str
@@ -32,6 +33,7 @@ class Epilogue:
     high: float | None = None
     table: bool = False
     wide: bool = False
+    dynamic: bool = False
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,9 @@ def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
     return pure("float32", lanes, f"llvm.fma.{_suffix('f', 32, lanes)}", a, b, c)
 
 
-def round_clip(value: Expr, low: float, high: float, lanes: int, dtype: str | None = None) -> Expr:
+def round_clip(
+    value: Expr, low: float | Expr, high: float | Expr, lanes: int, dtype: str | None = None
+) -> Expr:
     """clip(rint(value), low, high), half to even, as int32 lanes or as `dtype`; NaN becomes `low`.
 
     `low` and `high` are integers, so clipping first is the same and keeps the conversion in range.

@@ -14,6 +14,7 @@ import numpy as np
 from tvmcomp.graph.layers import (
     Conv,
     Copy,
+    DynamicQuantize,
     Layer,
     LayerGraph,
     Opaque,
@@ -92,7 +93,7 @@ def _rigid(graph: LayerGraph) -> set[str]:
 
 def _read_inputs_once(graph: LayerGraph) -> LayerGraph:
     """Graph inputs live in the caller's memory, which only converting kernels and TVM's read exactly."""
-    exact = (Quantize, Copy, Opaque)
+    exact = (Quantize, DynamicQuantize, Copy, Opaque)
     return _redirect(
         graph,
         lambda layer, name: name in graph.inputs and not isinstance(layer, exact),

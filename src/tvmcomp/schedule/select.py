@@ -9,6 +9,9 @@ from tvmcomp.graph.layers import (
     Concat,
     Copy,
     Dequantize,
+    DynamicConv,
+    DynamicDequantize,
+    DynamicQuantize,
     FloatConv,
     IntAdd,
     IntAvgPool,
@@ -28,6 +31,7 @@ from tvmcomp.kernels.concat import build_concat
 from tvmcomp.kernels.conv import build_conv
 from tvmcomp.kernels.convert import build_copy, build_dequantize, build_quantize
 from tvmcomp.kernels.depthwise import build_depthwise
+from tvmcomp.kernels.dynamic_quantize import build_dynamic_dequantize, build_dynamic_quantize
 from tvmcomp.kernels.kernel import Kernel
 from tvmcomp.kernels.layout import Layout
 from tvmcomp.kernels.pool import build_avg_pool, build_max_pool
@@ -52,6 +56,9 @@ def _opaque(layer: Opaque, *_: object) -> Kernel:
 KERNELS: Mapping[type[Layer], tuple[Builder, ...]] = {
     IntConv: (build_depthwise, build_conv),
     FloatConv: (build_depthwise, build_conv),
+    DynamicConv: (build_conv,),
+    DynamicQuantize: (build_dynamic_quantize,),
+    DynamicDequantize: (build_dynamic_dequantize,),
     Quantize: (build_quantize,),
     Dequantize: (build_dequantize,),
     Copy: (build_copy,),

@@ -15,13 +15,15 @@ __all__ = ["Claim", "bounds", "code_range"]
 class Claim:
     """`layers` compute node `end` (the last layer's output carries its name); `absorbed` nodes vanish into them.
 
-    `specs` describes every tensor the layers produce, `end` included.
+    `specs` describes every tensor the layers produce, `end` included. `exported` are those that other claims
+    read, if it is not just `end`.
     """
 
     end: str
     layers: tuple[Layer, ...]
     specs: tuple[TensorSpec, ...]
     absorbed: tuple[str, ...] = ()
+    exported: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from tvm import relax
 from tvm.tirx import FloatImm, IntImm
 
 from tvmcomp.build.lower.claim import Claim, bounds
+from tvmcomp.build.lower.dynamic import dynamic_source
 from tvmcomp.build.lower.flow import Flow, Node
 from tvmcomp.compress.weight_form import UniformWeight
-from tvmcomp.graph.layers import FloatConv, IntConv, QParams, TensorSpec
+from tvmcomp.graph.layers import DynamicConv, FloatConv, IntConv, QParams, TensorSpec
 
 __all__ = ["clip_bounds", "match_conv", "scalar"]
 
@@ -37,7 +38,8 @@ class _Chain:
 
 
 def match_conv(flow: Flow, node: Node, taken: set[str]) -> Claim | None:
-    """quantize(clip(conv2d(dequantize(x), w) + b [+ dequantize(r)]))  ->  IntConv, the same without Q/DQ -> FloatConv.
+    """quantize(clip(conv2d(dequantize(x), w) + b [+ dequantize(r)]))  ->  IntConv
+    clip(conv2d(dynamic_quantize(x), w) + b [+ r])                  ->  DynamicConv, without dynamic_quantize FloatConv
 
     `taken` names nodes other groups own already; they end the chain.
     """
@@ -46,7 +48,11 @@ def match_conv(flow: Flow, node: Node, taken: set[str]) -> Claim | None:
     weight = _weight(flow, node)
     if weight is None:
         return None
-    return _integer(flow, node, weight, taken) or _float(flow, node, weight, taken)
+    return (
+        _integer(flow, node, weight, taken)
+        or _dynamic(flow, node, weight, taken)
+        or _float(flow, node, weight, taken)
+    )
 
 
 def _weight(flow: Flow, node: Node) -> UniformWeight | np.ndarray | None:
@@ -145,10 +151,10 @@ def _integer(
     source = flow.dequantized(node.args[0])
     if source is None or not isinstance(weight, UniformWeight):
         return None
-    axis = 0 if node.op == "relax.nn.conv2d" else 1
-    scales = weight.scale_per_channel(axis)
-    if scales is None or (weight.zero_point is not None and np.any(weight.zero_point)):
+    coded = _codes(node, weight)
+    if coded is None:
         return None
+    codes, scales = coded
     chain = _grow(flow, node, scales.size, taken)
     if chain.quantize is None:
         return None
@@ -157,10 +163,7 @@ def _integer(
     residual = None if chain.residual is None else flow.dequantized(chain.residual)
     if y is None or (chain.residual is not None and residual is None):
         return None
-    codes = weight.codes()
-    if codes.min() < -128 or codes.max() > 127:
-        return None
-    geometry = _geometry(node, codes.astype(np.int8))
+    geometry = _geometry(node, codes)
     residual_scale = 0.0 if residual is None else residual[1].scale / y.scale
     multiplier, bias = _requantization(geometry["weight"], scales, chain.bias, x, y, residual)  # type: ignore[arg-type]
     low, high = bounds(chain.low, chain.high, y, chain.end.dtype)
@@ -197,18 +200,59 @@ def _requantization(
     return multiplier, total.astype(np.float32)
 
 
+def _codes(node: Node, weight: UniformWeight) -> tuple[np.ndarray, np.ndarray] | None:
+    """int8 codes and a float32 scale per output channel, None for a weight that is not just their product."""
+    scales = weight.scale_per_channel(0 if node.op == "relax.nn.conv2d" else 1)
+    codes = weight.codes()
+    if scales is None or codes.min() < -128 or codes.max() > 127:
+        return None
+    return codes.astype(np.int8), scales
+
+
+def _dynamic(
+    flow: Flow, node: Node, weight: UniformWeight | np.ndarray, taken: set[str]
+) -> Claim | None:
+    source = dynamic_source(flow, node)
+    coded = _codes(node, weight) if isinstance(weight, UniformWeight) else None
+    if source is None or coded is None:
+        return None
+    names, form = source
+    if form.per_token and node.op != "relax.matmul":
+        return None
+    geometry, chain = _float_chain(flow, node, coded[0], taken)
+    residual = () if chain.residual is None else (chain.residual.name,)
+    layer = DynamicConv(
+        name=node.name,
+        inputs=(*names, *residual),
+        output=chain.end.name,
+        weight_scale=coded[1],
+        bias=chain.bias,
+        low=chain.low,
+        high=chain.high,
+        **geometry,  # type: ignore[arg-type]
+    )
+    return _claim(chain, layer, None)
+
+
+def _float_chain(
+    flow: Flow, node: Node, weight: np.ndarray, taken: set[str]
+) -> tuple[dict[str, object], _Chain]:
+    """Geometry and chain of a layer whose result is float32: a quantize behind it is a layer of its own."""
+    geometry = _geometry(node, weight)
+    chain = _grow(flow, node, geometry["weight"].shape[0], taken)  # type: ignore[attr-defined]
+    if chain.quantize is not None:
+        chain.end = flow.by_name[chain.nodes.pop()]
+        chain.quantize = None
+    return geometry, chain
+
+
 def _float(
     flow: Flow, node: Node, weight: UniformWeight | np.ndarray, taken: set[str]
 ) -> Claim | None:
     array = weight.dequantized() if isinstance(weight, UniformWeight) else weight
     if node.dtype != "float32" or array.dtype != np.float32:
         return None
-    geometry = _geometry(node, array)
-    chain = _grow(flow, node, geometry["weight"].shape[0], taken)  # type: ignore[attr-defined]
-    if chain.quantize is not None:
-        # The float result is quantized by a layer of its own.
-        chain.end = flow.by_name[chain.nodes.pop()]
-        chain.quantize = None
+    geometry, chain = _float_chain(flow, node, array, taken)
     inputs = [flow.resolve(node.args[0]).name]
     if chain.residual is not None:
         inputs.append(chain.residual.name)
@@ -224,7 +268,7 @@ def _float(
     return _claim(chain, layer, None)
 
 
-def _claim(chain: _Chain, layer: IntConv | FloatConv, qparams: QParams | None) -> Claim:
+def _claim(chain: _Chain, layer: IntConv | DynamicConv | FloatConv, qparams: QParams | None) -> Claim:
     end = chain.end
     spec = TensorSpec(end.name, end.shape, end.dtype, qparams)
     return Claim(

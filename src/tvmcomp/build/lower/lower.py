@@ -16,13 +16,14 @@ from tvm.relax import transform
 
 from tvmcomp.build.lower.claim import Claim
 from tvmcomp.build.lower.conv import match_conv
+from tvmcomp.build.lower.dynamic import match_dynamic_quantize
 from tvmcomp.build.lower.float import match_float
 from tvmcomp.build.lower.flow import Flow, Node, names_in
 from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
 from tvmcomp.build.lower.opaque import OpaqueReader
 from tvmcomp.build.lower.unary import match_unary
 from tvmcomp.compress.weight_form import match_weight
-from tvmcomp.graph.layers import Layer, LayerGraph
+from tvmcomp.graph.layers import DynamicConv, Layer, LayerGraph
 from tvmcomp.model import Model
 
 __all__ = ["lower"]
@@ -61,8 +62,11 @@ def _claims(flow: Flow) -> dict[str, Claim]:
             if claim is None or not _self_contained(flow, claim):
                 claim = match_quantize(flow, node)
             take(claim)
+    integer = [
+        layer.name for claim in claims.values() for layer in claim.layers if isinstance(layer, DynamicConv)
+    ]
     for node in flow.nodes:
-        if node.name in taken:
+        if node.name in taken or take(match_dynamic_quantize(flow, node, integer)):
             continue
         if node.op == "relax.dequantize":
             take(match_dequantize(flow, node))
@@ -100,7 +104,12 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
                     continue
                 claim = claims.get(node.name)
                 value = _extern(claim, node, values) if claim else _remap(node.value, values)
-                values[node.name] = builder.emit(value, name_hint=node.name)
+                var = builder.emit(value, name_hint=node.name)
+                exported = claim.exported if claim else ()
+                for i, name in enumerate(exported):
+                    values[name] = builder.emit(relax.TupleGetItem(var, i))
+                if not exported:
+                    values[node.name] = var
             outputs = [builder.emit_output(values[name]) for name in flow.outputs]
         builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
     passes = [
@@ -123,7 +132,11 @@ def _read_names(flow: Flow, claims: Mapping[str, Claim], absorbed: set[str]) -> 
 
 def _extern(claim: Claim, node: Node, values: Mapping[str, relax.Expr]) -> relax.Expr:
     arguments = [values[name] for name in claim.inputs]
-    out = relax.TensorType(node.shape, node.dtype)
+    out: relax.TensorType | list[relax.TensorType] = relax.TensorType(node.shape, node.dtype)
+    if claim.exported:
+        specs = {spec.name: spec for spec in claim.specs}
+        made = [specs[name] for name in claim.exported]
+        out = [relax.TensorType(spec.shape, spec.dtype) for spec in made]
     return relax.op.call_dps_packed(_EXTERN + claim.end, relax.Tuple(arguments), out_ty=out)
 
 
@@ -160,6 +173,6 @@ def _read_back(module: IRModule, flow: Flow, claims: Mapping[str, Claim]) -> Lay
                 replace(layer, inputs=tuple(renamed.get(name, name) for name in layer.inputs))
                 for layer in claim.layers
             ]
-            reader.define(binding.var, claim.specs)
+            reader.define(binding.var, claim.specs, claim.exported)
     inputs = tuple(var.name for var in flow.inputs)
     return LayerGraph(reader.tensors, tuple(layers), inputs, reader.outputs(function))

@@ -27,10 +27,12 @@ class OpaqueReader:
         """Declare a graph input."""
         self._add_spec(var.name, var.ty)
 
-    def define(self, var: relax.Var, specs: Sequence[TensorSpec]) -> None:
-        """`var` is the last of `specs`, which layers made elsewhere produce."""
+    def define(
+        self, var: relax.Var, specs: Sequence[TensorSpec], exported: tuple[str, ...] = ()
+    ) -> None:
+        """`var` is the last of `specs`, which layers made elsewhere produce, or the tuple of those `exported`."""
         self.tensors.update((spec.name, spec) for spec in specs)
-        self._values[var] = specs[-1].name
+        self._values[var] = exported or specs[-1].name
 
     def name(self, expr: relax.Expr) -> str:
         """The tensor a variable stands for."""

@@ -15,8 +15,9 @@ from tvmcomp.compress.reference.arithmetic import (
     round_clip,
 )
 from tvmcomp.compress.reference.convolution import accumulate
+from tvmcomp.compress.reference.dynamic import dynamic_quantize, fake_quantize
 from tvmcomp.compress.reference.interpret import run
-from tvmcomp.compress.reference.layers import average_factors, compute
+from tvmcomp.compress.reference.layers import average_factors, compute, compute_outputs
 from tvmcomp.compress.reference.simulate import simulate_layer
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "average_factors",
     "code_range",
     "compute",
+    "compute_outputs",
     "dequantize",
+    "dynamic_quantize",
+    "fake_quantize",
     "fma_f32",
     "make_table",
     "quantize",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmcomp.compress.reference.layers import compute
+from tvmcomp.compress.reference.layers import compute_outputs
 from tvmcomp.errors import DataError
 from tvmcomp.graph.layers import LayerGraph, Opaque, TensorSpec
 
@@ -30,11 +30,12 @@ def run(
     last_use = {name: i for i, layer in enumerate(graph.layers) for name in layer.inputs}
     for i, layer in enumerate(graph.layers):
         arrays = [values[name] for name in layer.inputs]
+        names = (layer.output, *getattr(layer, "extra_outputs", ()))
         if isinstance(layer, Opaque) and opaque is not None:
-            names = (layer.output, *layer.extra_outputs)
             values.update(zip(names, opaque(layer, arrays), strict=True))
         else:
-            values[layer.output] = compute(layer, graph.tensors, arrays)
+            results = compute_outputs(layer, graph.tensors, arrays)
+            values.update(zip(names, results, strict=True))
         if not keep:
             for name in layer.inputs:
                 if last_use[name] == i and name not in graph.outputs:

@@ -17,11 +17,19 @@ from tvmcomp.compress.reference.arithmetic import (
     round_clip,
 )
 from tvmcomp.compress.reference.convolution import float_conv, int_conv
+from tvmcomp.compress.reference.dynamic import (
+    dynamic_conv,
+    dynamic_dequantize,
+    dynamic_quantize,
+)
 from tvmcomp.errors import ModelError
 from tvmcomp.graph.layers import (
     Concat,
     Copy,
     Dequantize,
+    DynamicConv,
+    DynamicDequantize,
+    DynamicQuantize,
     FloatConv,
     IntAdd,
     IntAvgPool,
@@ -37,7 +45,7 @@ from tvmcomp.graph.layers import (
     View,
 )
 
-__all__ = ["average_factors", "compute", "qparams_of"]
+__all__ = ["average_factors", "compute", "compute_outputs", "qparams_of"]
 
 Array = NDArray[Any]
 
@@ -49,6 +57,16 @@ def qparams_of(spec: TensorSpec) -> QParams:
             f"tensor {spec.name!r} ({spec.dtype}) has no qparams; lowering must set them"
         )
     return spec.qparams
+
+
+def compute_outputs(
+    layer: Layer, tensors: Mapping[str, TensorSpec], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """The arrays of `layer.output` and of the layer's extra outputs."""
+    if isinstance(layer, DynamicQuantize):
+        dtype = tensors[layer.output].dtype
+        return dynamic_quantize(inputs[0], per_row=layer.per_row, dtype=dtype)
+    return (compute(layer, tensors, inputs),)
 
 
 def compute(layer: Layer, tensors: Mapping[str, TensorSpec], inputs: Sequence[Array]) -> Array:
@@ -96,6 +114,26 @@ def _int_conv(layer: IntConv, x: list[Array], xs: list[TensorSpec], y: TensorSpe
 def _float_conv(layer: FloatConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
     residual = _image(x[1]) if len(x) > 1 else None
     return float_conv(layer, _image(x[0]), residual).reshape(y.shape)
+
+
+@_compute.register
+def _dynamic_quantize(
+    layer: DynamicQuantize, x: list[Array], xs: list[TensorSpec], y: TensorSpec
+) -> Array:
+    return dynamic_quantize(x[0], per_row=layer.per_row, dtype=y.dtype)[0]
+
+
+@_compute.register
+def _dynamic_dequantize(
+    layer: DynamicDequantize, x: list[Array], xs: list[TensorSpec], y: TensorSpec
+) -> Array:
+    return dynamic_dequantize(*x)
+
+
+@_compute.register
+def _dynamic_conv(layer: DynamicConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    codes, scale, zero_point, *residual = (_image(array) for array in x)
+    return dynamic_conv(layer, codes, scale, zero_point, *residual).reshape(y.shape)
 
 
 @_compute.register
