@@ -15,10 +15,14 @@ __all__ = ["Model", "Provenance", "Signature", "TensorType"]
 
 @dataclass(frozen=True)
 class TensorType:
-    """Static shape and dtype of one input or output."""
+    """Static shape and dtype of one input or output.
+
+    bounds: (lowest, highest) value of an integer input that is used as an index; None where any will do.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    bounds: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

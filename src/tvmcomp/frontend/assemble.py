@@ -11,7 +11,8 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.errors import ModelError
-from tvmcomp.frontend.block import Block, op_name, substitute, unique
+from tvmcomp.frontend.block import Block, as_array, op_name, substitute, unique
+from tvmcomp.frontend.indexing import check_constant, indexed
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
 __all__ = ["MAX_TENSOR_BYTES", "assemble"]
@@ -55,6 +56,7 @@ def assemble(
             expr = _promote(substitute(_plain(binding), env), arrays, taken)
             env[binding.var] = block.emit(expr)
             _check_type(op_name(expr) or str(binding.var.name), env[binding.var].ty)
+            _check_indices(expr, arrays)
     result = substitute(main.body.body, env)
     results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
     if len(results) != len(outputs):
@@ -128,6 +130,15 @@ def _check_type(what: str, ty: relax.Type) -> None:
             f"{what} of shape {list(shape)} takes {nbytes / 2**30:.0f} GiB; "
             f"a tensor may take {MAX_TENSOR_BYTES >> 30} GiB"
         )
+
+
+def _check_indices(expr: Expr, arrays: Mapping[relax.Var, np.ndarray]) -> None:
+    """Indices the model holds stay inside what they index."""
+    for use in indexed(expr):
+        known = isinstance(use.indices, relax.Var)
+        values = arrays.get(use.indices) if known else as_array(use.indices)
+        if values is not None:
+            check_constant(op_name(expr), use, values)
 
 
 def _is_int(size: Expr) -> bool:

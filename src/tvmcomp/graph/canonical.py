@@ -9,6 +9,7 @@
   Dense: `matmul(x, w)`, w: [K, N]. Either is followed by `add(y, b)` with b: [C] if it has a bias.
 - Global average pool: `mean(x, axis=[1, 2], keepdims=True)`. Activations: `nn.relu`, `clip`, `nn.silu`,
   hard sigmoid `clip(x + 3, 0, 6) / 6`, hard swish `x * (clip(x + 3, 0, 6) / 6)`.
+- Indices of gathers and scatters are inside their axis (`graph/safe_indices.py`).
 - The constant operand of a commutative operator comes second; scalars are inline constants, all else is a
   parameter. Every binding has a name of its own (`graph/names.py`).
 
@@ -36,6 +37,7 @@ from tvmcomp.graph.fold_params import FoldParams
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
 from tvmcomp.graph.rewrite import Rewriter
+from tvmcomp.graph.safe_indices import SafeIndices
 from tvmcomp.graph.simplify import Simplify
 from tvmcomp.model import Model
 
@@ -54,6 +56,8 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     # Layout, and what it leaves behind.
     ToNHWC,
     Simplify,
+    # No index leaves its tensor.
+    SafeIndices,
     NameBindings,
 )
 
