@@ -10,6 +10,7 @@ from acceptance import (
     damage,
     fallback,
     float_match,
+    indices,
     int8_exact,
     int8_steps,
     integer_share,
@@ -38,6 +39,7 @@ ROWS: tuple[Row, ...] = (
     damage.ROW,
     bad_files.ROW,
     arrays.ROW,
+    indices.ROW,
     threads.ROW,
     bench_json.ROW,
 )

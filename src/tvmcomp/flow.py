@@ -86,7 +86,7 @@ def compile_model(
     source = compressed.model if compressed is not None else model
     assert isinstance(source, Model)
     state = build(source, _target(target), dump_ir)
-    inputs = golden if golden is not None else sample_inputs(source.signature)
+    inputs = golden if golden is not None else sample_inputs(state.model.signature)
     payload = _payload(state, compressed, inputs)
     if _runs_here(state.target):
         outputs = Network.from_payload(payload).run(inputs)
@@ -147,7 +147,7 @@ def _execute(
     Integer results are the same on every target and float ones within the golden run's tolerance.
     """
     state = build(model, target if _runs_here(target) else Target.load("host"))
-    inputs = sample_inputs(model.signature)
+    inputs = sample_inputs(state.model.signature)
     network = Network.from_payload(_payload(state, None, inputs), threads=os.cpu_count() or 1)
     return network.run
 

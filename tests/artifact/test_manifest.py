@@ -42,6 +42,8 @@ def test_round_trip(good: dict[str, object]) -> None:
         (("functions", 0, "signature", "inputs", 0, "shape"), [2**40, 3], r"inputs\[0\]\.shape"),
         (("functions", 0, "signature", "inputs", 0, "shape"), [1] * 33, r"inputs\[0\]\.shape"),
         (("functions", 0, "signature", "inputs", 0, "shape"), [True, 3], r"shape\[0\]"),
+        (("functions", 0, "signature", "inputs", 0, "bounds"), [2, 1], r"inputs\[0\]\.bounds"),
+        (("functions", 0, "signature", "inputs", 0, "bounds"), [0, 2**63], r"inputs\[0\]\.bounds"),
         (("functions", 0, "signature", "outputs"), [], "no tensors"),
         (("functions", 0, "variants", 0, "arena_bytes"), 1.5, "arena_bytes"),
         (("functions", 0, "variants", 0, "arena_bytes"), 2**63, "arena_bytes"),

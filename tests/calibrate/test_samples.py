@@ -184,3 +184,9 @@ def test_samples_are_read_one_by_one() -> None:
     stream = iter(load_samples(source(), ONE))
     next(stream)
     assert drawn == [0]
+
+
+def test_indices_outside_their_bounds_are_named():
+    signature = Signature({"i": TensorType((1, 2), "int64", (-10, 9))}, {})
+    with pytest.raises(CalibrationError, match=r"sample 1 of input 'i' holds 10, .*from -10 to 9"):
+        load_samples(np.array([[0, -10], [9, 10]]), signature)

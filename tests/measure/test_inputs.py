@@ -109,3 +109,10 @@ def test_indices_into_small_tables_stay_inside_them():
     assert not made["token_type_ids"].any()
     assert not made["segment"].any()
     np.testing.assert_array_equal(made["position_ids"], [np.arange(8)] * 2)
+
+
+def test_ids_stay_within_their_bounds():
+    signature = Signature({"ids": TensorType((4, 512), "int64", (-10, 9))}, {})
+    ids = sample_inputs(signature)["ids"]
+    assert ids.dtype == np.int64
+    assert (ids.min(), ids.max()) == (0, 9)

@@ -203,7 +203,15 @@ def _function_json(function: Function) -> dict[str, object]:
 
 
 def _tensors_json(tensors: Mapping[str, TensorType]) -> list[dict[str, object]]:
-    return [{"name": name, "dtype": t.dtype, "shape": list(t.shape)} for name, t in tensors.items()]
+    return [
+        {
+            "name": name,
+            "dtype": t.dtype,
+            "shape": list(t.shape),
+            "bounds": None if t.bounds is None else list(t.bounds),
+        }
+        for name, t in tensors.items()
+    ]
 
 
 def _function(value: object, what: str) -> Function:
@@ -234,16 +242,25 @@ def _tensors(value: object, what: str) -> dict[str, TensorType]:
 
 
 def _tensor(value: object, what: str) -> tuple[str, TensorType]:
-    f = fields.record(value, what, ("name", "dtype", "shape"))
+    f = fields.record(value, what, ("name", "dtype", "shape", "bounds"))
     tensor = TensorType(
         shape=fields.items(f["shape"], f"{what}.shape", fields.integer),
         dtype=fields.text(f["dtype"], f"{what}.dtype"),
+        bounds=fields.optional(f["bounds"], f"{what}.bounds", _bounds),
     )
     if tensor.dtype not in DTYPES:
         raise fields.wrong(f"{what}.dtype", f"one of {', '.join(DTYPES)}", tensor.dtype)
     if not 0 < nbytes(tensor) < 2**40 or len(tensor.shape) > 32:
         raise fields.wrong(f"{what}.shape", "positive dimensions and under 1 TiB", tensor.shape)
     return fields.text(f["name"], f"{what}.name"), tensor
+
+
+def _bounds(value: object, what: str) -> tuple[int, int]:
+    pair = value if isinstance(value, list) else []
+    whole = [n for n in pair if isinstance(n, int) and not isinstance(n, bool) and abs(n) < 2**63]
+    if len(pair) != 2 or len(whole) != 2 or whole[0] > whole[1]:
+        raise fields.wrong(what, "null or [lowest, highest]", value)
+    return whole[0], whole[1]
 
 
 def _variant(value: object, what: str) -> Variant:

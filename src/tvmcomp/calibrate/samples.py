@@ -125,10 +125,23 @@ class Samples:
                 raise self._error(
                     f"sample {number} of input {name!r} holds NaN or infinity", "remove that sample"
                 )
+            self._check_bounds(name, array, number)
             first = array.flat[0] if array.size else None
             known = self._constant.setdefault(name, first)
             if known is not None and not (array == known).all():
                 self._constant[name] = None
+
+    def _check_bounds(self, name: str, array: np.ndarray, number: int) -> None:
+        bounds = self._signature.inputs[name].bounds
+        if bounds is None or not array.size:
+            return
+        smallest, largest = int(array.min()), int(array.max())
+        if smallest < bounds[0] or largest > bounds[1]:
+            raise self._error(
+                f"sample {number} of input {name!r} holds "
+                f"{smallest if smallest < bounds[0] else largest}, which the model uses as an index",
+                f"give values from {bounds[0]} to {bounds[1]}",
+            )
 
     def _finish(self, done: int) -> None:
         if not done:

@@ -59,7 +59,9 @@ def _take(call: relax.Call) -> tuple[Indexed, ...]:
     data, indices = call.args
     if call.attrs.mode != "fast" or not isinstance(data.ty, relax.TensorType):
         return ()  # The other modes bound the index themselves.
-    length = int(np.prod(shape_of(data))) if call.attrs.axis is None else shape_of(data)[_axis(call)]
+    length = (
+        int(np.prod(shape_of(data))) if call.attrs.axis is None else shape_of(data)[_axis(call)]
+    )
     return (Indexed(indices, (length,)),)
 
 
@@ -97,5 +99,4 @@ _OPERATORS: dict[str, Callable[[relax.Call], tuple[Indexed, ...]]] = {
     "index_tensor": _one_per_axis,
     "scatter_elements": _along_axis,
     "scatter_nd": _scatter_nd,
-    "index_put": _one_per_axis,
 }

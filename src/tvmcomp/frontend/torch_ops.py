@@ -11,6 +11,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.frontend.block import shape_of
+from tvmcomp.frontend.torch_index import INDEX
 
 __all__ = ["CONVERTERS", "decompositions"]
 
@@ -115,6 +116,7 @@ def _whole_size(length: int, scale: float, align: bool) -> int:
 
 
 CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
+    **INDEX,
     "adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "amax.default": _reduce(relax.op.max),
     "amin.default": _reduce(relax.op.min),

@@ -37,6 +37,7 @@ from tvmcomp.graph.fold_params import FoldParams
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
 from tvmcomp.graph.rewrite import Rewriter
+from tvmcomp.graph.safe_coordinates import SafeCoordinates
 from tvmcomp.graph.safe_indices import SafeIndices
 from tvmcomp.graph.simplify import Simplify
 from tvmcomp.model import Model
@@ -56,8 +57,9 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     # Layout, and what it leaves behind.
     ToNHWC,
     Simplify,
-    # No index leaves its tensor.
+    # No index and no sample leaves its tensor.
     SafeIndices,
+    SafeCoordinates,
     NameBindings,
 )
 

@@ -10,7 +10,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.errors import ModelError
-from tvmcomp.frontend.block import op_name, shape_of
+from tvmcomp.frontend.block import op_name, scalar, shape_of
 from tvmcomp.frontend.indexing import Indexed, check_constant, indexed
 from tvmcomp.graph.rewrite import Rewriter
 from tvmcomp.model import Model, Signature
@@ -19,17 +19,13 @@ __all__ = ["SafeIndices"]
 
 # What moves indices about without computing new ones.
 _MOVES = ("reshape", "squeeze", "expand_dims", "flatten", "permute_dims", "broadcast_to", "astype")
-# No float coordinate a sampler computes from may overflow int32, where rounding is undefined.
-_LARGEST = float(1 << 30)
 
 
 class SafeIndices(Rewriter):
     """
     gather(x, i)          ->  gather(x, clip(w, 0, n - 1))          w = where(i < 0, i + n, i)
-    scatter(x, i, u)      ->  strided_slice(scatter(pad(x), where(0 <= w < n, w, n), u))
-    index_put(x, i, u)    ->  scatter_nd(x, stack(i), u)             then as above
+    scatter(x, i, u)      ->  strided_slice(scatter(pad(x), w if 0 <= w < n else n, u))
     reverse_sequence(x, l)->  reverse_sequence(x, clip(l, 0, n))
-    grid_sample, roi_align->  the same on coordinates that are numbers and within reach
 
     n: length of the indexed axis. Negative indices count from the end, as in ONNX; what is still outside
     reads the nearest element, or is not written. Indices that are constant, clipped already or found
@@ -58,8 +54,6 @@ class SafeIndices(Rewriter):
         uses = indexed(call)
         if not uses:
             return None
-        if op == "index_put":
-            return self._index_put(call, uses, name)
         for use in uses:
             self._declare(use.indices, -min(use.lengths), min(use.lengths) - 1)
         if op == "scatter_elements":
@@ -109,8 +103,13 @@ class SafeIndices(Rewriter):
             if op in _MOVES:
                 expr = definition.args[0]
             elif op == "clip":
-                low, high = (float(arg.value) for arg in definition.args[1:])
+                low, high = scalar(definition.args[1]), scalar(definition.args[2])
+                if low is None or high is None:
+                    return False
                 return low >= 0 and high < shortest
+            elif op == "floor_mod":
+                divisor = scalar(definition.args[1])
+                return divisor is not None and 0 < divisor <= shortest
             elif op in ("argmax", "argmin", "argsort"):
                 axis = definition.attrs.axis
                 shape = shape_of(definition.args[0])
@@ -141,6 +140,8 @@ class SafeIndices(Rewriter):
         while isinstance(expr, relax.Var):
             definition = self.block.definitions.get(expr)
             op = op_name(definition)
+            if definition is None:
+                return indices
             if op == "astype" and str(definition.args[0].ty.dtype) in ("int32", "int64"):
                 expr = definition.args[0]
                 if shape_of(expr) == shape:
@@ -170,13 +171,10 @@ class SafeIndices(Rewriter):
         wrapped = self._wrapped(use)
         dtype = str(wrapped.ty.dtype)
         lengths = np.array(use.lengths if len(use.lengths) > 1 else use.lengths[0], dtype)
-        fits = self.emit(
-            relax.op.logical_and(
-                self.emit(relax.op.greater_equal(wrapped, relax.const(0, dtype))),
-                self.emit(relax.op.less(wrapped, relax.const(lengths, dtype))),
-            )
-        )
-        indices = self.emit(relax.op.where(fits, wrapped, relax.const(lengths, dtype)))
+        end = relax.const(lengths, dtype)
+        negative = self.emit(relax.op.less(wrapped, relax.const(0, dtype)))
+        kept = self.emit(relax.op.where(negative, end, wrapped))
+        indices = self.emit(relax.op.minimum(kept, end))
         spare = [shape[axis] + 1 if axis in axes else shape[axis] for axis in range(rank)]
         longer = self.emit(self._longer(x, spare))
         scattered = self.emit(
@@ -194,7 +192,9 @@ class SafeIndices(Rewriter):
         axis = int(call.attrs.axis) % len(shape)
         if shape_of(updates) != count:
             axes = list(range(len(count)))
-            updates = self.emit(relax.op.strided_slice(updates, axes, [0] * len(count), list(count)))
+            updates = self.emit(
+                relax.op.strided_slice(updates, axes, [0] * len(count), list(count))
+            )
         if shape[:axis] + shape[axis + 1 :] == count[:axis] + count[axis + 1 :]:
             whole = self.block.typed(
                 relax.Call(call.op, [x, indices, updates], call.attrs, call.ty_args)
@@ -212,36 +212,10 @@ class SafeIndices(Rewriter):
         return scatter if safe is None else safe
 
     def _longer(self, x: Expr, shape: list[int]) -> Expr:
-        width = [
-            pad
-            for new, old in zip(shape, shape_of(x), strict=True)
-            for pad in (0, new - old)
-        ]
+        width = [pad for new, old in zip(shape, shape_of(x), strict=True) for pad in (0, new - old)]
         return relax.op.nn.pad(x, width)
 
-    def _index_put(self, call: relax.Call, uses: tuple[Indexed, ...], name: str) -> Expr | None:
-        """One index tensor [..., axes] and values of the full shape: TVM's index_put reads its values
-        as if they had that shape, and adds from several threads at once."""
-        x, _, values = call.args
-        shape = np.broadcast_shapes(*(shape_of(use.indices) for use in uses))
-        columns = []
-        for use in uses:
-            wide = self.emit(relax.op.astype(self._widest(use.indices), "int64"))
-            self._declare(use.indices, -use.lengths[0], use.lengths[0] - 1)
-            if shape_of(wide) != shape:
-                wide = self.emit(relax.op.broadcast_to(wide, shape))
-            columns.append(self.emit(relax.op.expand_dims(wide, [-1])))
-        joined = columns[0] if len(columns) == 1 else relax.Tuple(columns)
-        indices = joined if len(columns) == 1 else self.emit(relax.op.concat(joined, axis=-1))
-        full = (*shape, *shape_of(x)[len(uses) :])
-        if shape_of(values) != full:
-            values = self.emit(relax.op.broadcast_to(values, full))
-        reduction = "add" if call.attrs.accumulate else "update"
-        scatter = self.block.typed(relax.op.scatter_nd(x, indices, values, reduction))
-        safe = self._scatter(scatter, indexed(scatter)[0], name)
-        return scatter if safe is None else safe
-
-    # Coordinates and lengths
+    # Others
 
     def _reverse_sequence(self, call: relax.Call) -> Expr | None:
         x, lengths = call.args
@@ -250,37 +224,10 @@ class SafeIndices(Rewriter):
         safe = self.emit(relax.op.clip(lengths, 0, length))
         return relax.Call(call.op, [x, safe], call.attrs, call.ty_args)
 
-    def _grid_sample(self, call: relax.Call) -> Expr | None:
-        """NaN becomes -1, as torch has it; beyond the limit nothing but the border or zero is sampled."""
-        x, grid = call.args
-        limit = _LARGEST / max(shape_of(x)[2:])
-        dtype = str(grid.ty.dtype)
-        wrong = self.emit(relax.op.isnan(grid))
-        number = self.emit(relax.op.where(wrong, relax.const(-1.0, dtype), grid))
-        safe = self.emit(relax.op.clip(number, -limit, limit))
-        return relax.Call(call.op, [x, safe], call.attrs, call.ty_args)
-
-    def _roi(self, call: relax.Call) -> Expr | None:
-        """rois [count, 5]: batch index inside the batch, corners at most a few images away.
-
-        The number of samples follows from a region's size, so an endless region would take for ever.
-        """
-        x, rois = call.args
-        layout = str(call.attrs.layout)
-        batch, height, width = (shape_of(x)[layout.index(axis)] for axis in "NHW")
-        scale = float(call.attrs.spatial_scale)
-        reach_x, reach_y = (8.0 * max(size, 8) / scale for size in (width, height))
-        dtype = str(rois.ty.dtype)
-        low = np.array([0, -reach_x, -reach_y, -reach_x, -reach_y], dtype)
-        high = np.array([batch - 1, reach_x, reach_y, reach_x, reach_y], dtype)
-        raised = self.emit(relax.op.maximum(rois, relax.const(low, dtype)))
-        safe = self.emit(relax.op.minimum(raised, relax.const(high, dtype)))
-        return relax.Call(call.op, [x, safe], call.attrs, call.ty_args)
-
-    def _loss(self, call: relax.Call) -> Expr | None:
+    def _unbounded(self, call: relax.Call) -> Expr | None:
         raise ModelError(
-            f"{op_name(call)} reads where its targets say, which nothing bounds; "
-            "a loss is not part of inference: export the model without it"
+            f"{op_name(call)} goes where its operands say, which nothing bounds; "
+            "export the model without it (a loss is not part of inference)"
         )
 
     # The signature
@@ -299,8 +246,7 @@ class SafeIndices(Rewriter):
 
 _REWRITES: dict[str, Callable[[SafeIndices, relax.Call], Expr | None]] = {
     "reverse_sequence": SafeIndices._reverse_sequence,
-    "image.grid_sample": SafeIndices._grid_sample,
-    "vision.roi_align": SafeIndices._roi,
-    "vision.roi_pool": SafeIndices._roi,
-    "nn.nll_loss": SafeIndices._loss,
+    # TVM's index_put reads its values past their end; importers make scatters of it.
+    "index_put": SafeIndices._unbounded,
+    "nn.nll_loss": SafeIndices._unbounded,
 }

@@ -26,13 +26,20 @@ def sample_inputs(signature: Signature, seed: int = 0) -> dict[str, np.ndarray]:
     Zeros let a processor clock higher and saturate nothing; uniform noise switches more transistors
     than any photograph. Floats are `GENERATED` fields along the axes that carry space or time (the
     last two of [N, C, H, W], the middle two of [N, H, W, C], the second of [N, T, C] and [N, K]);
-    uint8 are those fields as pixels, int8 as codes; wider integers are token ids.
+    uint8 are those fields as pixels, int8 as codes; wider integers are token ids, within their bounds.
     """
     generator = np.random.default_rng(seed)
     return {name: _tensor(generator, name, of) for name, of in signature.inputs.items()}
 
 
 def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.ndarray:
+    array = _values(generator, name, of)
+    if of.bounds is None:
+        return array
+    return np.clip(array, max(of.bounds[0], 0), of.bounds[1]).astype(array.dtype)
+
+
+def _values(generator: np.random.Generator, name: str, of: TensorType) -> np.ndarray:
     dtype = np.dtype(of.dtype)
     if dtype == np.bool_ or (dtype.kind in "iu" and "mask" in name):
         return np.ones(of.shape, dtype)

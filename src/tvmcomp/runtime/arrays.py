@@ -70,11 +70,22 @@ def admit(name: str, value: object, tensor: TensorType) -> np.ndarray:
             f"input {name!r}: got shape {array.shape}, expected {tensor.shape}; "
             "reshape it, or compile the model for this shape"
         )
+    if tensor.bounds is not None:
+        _check_bounds(name, array, *tensor.bounds)
     if type(array) is np.ndarray and is_direct(array):
         return array
     copy = aligned_empty(tensor.shape, dtype)
     copy[...] = array
     return copy
+
+
+def _check_bounds(name: str, array: np.ndarray, low: int, high: int) -> None:
+    smallest, largest = int(array.min()), int(array.max())
+    if smallest < low or largest > high:
+        raise DataError(
+            f"input {name!r}: got {smallest if smallest < low else largest}, which the network uses "
+            f"as an index; pass values from {low} to {high}"
+        )
 
 
 def _as_array(name: str, value: object, dtype: np.dtype) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from tvm import IRModule, tirx
-from tvm.s_tir import Schedule
+from tvm.s_tir import SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.tirx import PrimFunc
 
@@ -27,6 +27,8 @@ _SUMS = 8
 
 def default_schedule(function: PrimFunc) -> PrimFunc:
     """Apply the docstring's rewrite to every block; the result computes exactly what `function` does."""
+    if not isinstance(function.body, SBlockRealize) or function.body.block.name_hint != "root":
+        return function  # Written as loops by hand (scatters, sorts, scans), threads included.
     schedule = Schedule(IRModule({"main": function}))
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         _schedule_block(schedule, block)
@@ -121,6 +123,11 @@ def _byte_operands(layer: Opaque, function: PrimFunc) -> PrimFunc:
         for view, start in zip(views, starts, strict=True):
             at = tirx.BufferLoad(data, [offset + tirx.IntImm("int64", start)])
             pointer = tirx.call_intrin(view.data.ty, "tirx.address_of", at)
+            if isinstance(view.elem_offset, tirx.Var):
+                # Loops written by hand leave it open where a buffer starts: here, at its pointer.
+                declared.append(
+                    tirx.Bind(view.elem_offset, tirx.IntImm(str(view.elem_offset.ty), 0))
+                )
             declared.append(tirx.DeclBuffer(view, data=pointer))
 
     for i, buffer in enumerate(tensors):
