@@ -70,10 +70,17 @@ def random_values(rng: np.random.Generator, tensor: TensorSpec) -> np.ndarray:
     return rng.integers(info.min, info.max, tensor.shape, endpoint=True).astype(tensor.dtype)
 
 
+# Equal keys are equal functions (tests/schedule/test_keys.py).
+_COMPILED: dict[tuple[str, str], Callable[..., None]] = {}
+
+
 def compile_kernel(kernel: Kernel, mcpu: str) -> Callable[..., None]:
+    known = _COMPILED.get((kernel.key, mcpu))
+    if known is not None:
+        return known
     target = tvm.target.Target({"kind": "llvm", "mcpu": mcpu, "num-cores": 2})
     module = tvm.IRModule({"main": kernel.func.with_attr("global_symbol", "main")})
-    return tvm.tirx.build(module, target=target)["main"]
+    return _COMPILED.setdefault((kernel.key, mcpu), tvm.tirx.build(module, target=target)["main"])
 
 
 def _garbage(rng: np.random.Generator, count: int) -> np.ndarray:

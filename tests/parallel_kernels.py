@@ -19,17 +19,19 @@ from tvmcomp.graph.layers import (
     IntAdd,
     IntAvgPool,
     IntConv,
+    IntMatMul,
     IntMul,
     MaxPool,
     Quantize,
     Resize,
     Table,
 )
-from tvmcomp.kernels import vector
+from tvmcomp.kernels import matmul_emit, vector
 from tvmcomp.kernels.binary import build_add, build_mul
 from tvmcomp.kernels.concat import build_concat
 from tvmcomp.kernels.convert import build_copy, build_dequantize, build_quantize
 from tvmcomp.kernels.depthwise import build_depthwise
+from tvmcomp.kernels.matmul import build_matmul
 from tvmcomp.kernels.pool import build_avg_pool, build_max_pool
 from tvmcomp.kernels.resize import build_resize
 from tvmcomp.kernels.table import build_table
@@ -67,6 +69,10 @@ CASES = {
     "mul": (
         build_mul, IntMul(**TWO, multiplier=0.01, **CODES), ("uint8", "uint8", "uint8"), SHAPE,
     ),
+    "matmul": (
+        build_matmul, IntMatMul(**TWO, multiplier=1e-4, **CODES), ("uint8", "uint8", "uint8"),
+        (2, 7, 9, 33),
+    ),
     "concat": (build_concat, Concat(**TWO), ("uint8", "uint8", "uint8"), (2, 7, 9, 140)),
     "resize": (
         build_resize,
@@ -101,7 +107,7 @@ CASES = {
 
 def run_case(name: str, row: tuple[Isa, str]) -> None:
     build, layer, (x_type, z_type, y_type), y_shape = CASES[name]
-    gate = (2, 1, 1, 70) if name == "mul" else SHAPE
+    gate = {"mul": (2, 1, 1, 70), "matmul": (2, 7, 70, 33)}.get(name, SHAPE)
     zero = 60 if name in ("max_pool", "resize", "permute") else 11
     tensors = {"x": spec("x", SHAPE, x_type, zero=60), "y": spec("y", y_shape, y_type, zero=zero)}
     if z_type:
@@ -115,7 +121,7 @@ def run_case(name: str, row: tuple[Isa, str]) -> None:
 
 
 def main() -> None:
-    vector._PARALLEL_BYTES = 0
+    vector._PARALLEL_BYTES = matmul_emit._PARALLEL_PRODUCTS = 0
     threads = tvm.get_global_func("runtime.NumThreads")()
     widest = Isa("avx512-vnni", 16, vnni=True, vbmi=True, fma=True)
     rows = {"generic": (GENERIC, "x86-64-v2"), "vnni": (widest, "icelake-server")}

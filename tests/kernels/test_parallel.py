@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-KERNELS = 13
+KERNELS = 14
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from tvmcomp.graph.layers import (
     Copy,
     Dequantize,
     FloatConv,
+    FloatMatMul,
     IntAdd,
     IntAvgPool,
     IntConv,
+    IntMatMul,
     IntMul,
     Layer,
+    MatMul,
     MaxPool,
     QParams,
     Quantize,
@@ -91,6 +94,9 @@ LAYERS: dict[str, tuple[Layer, str, str]] = {
     "average inside": (pool(IntAvgPool, count_include_pad=False, **BOUNDS), "uint8", "uint8"),
     "add": (plain(IntAdd, ("x", "b"), **ADD, **BOUNDS), "uint8", "uint8"),
     "mul": (plain(IntMul, ("x", "b"), multiplier=0.01, **BOUNDS), "uint8", "uint8"),
+    "matmul": (plain(IntMatMul, ("x", "b"), multiplier=0.01, **BOUNDS), "uint8", "uint8"),
+    "matmul s8": (plain(IntMatMul, ("x", "b"), multiplier=0.01, **BOUNDS), "int8", "int8"),
+    "float matmul": (plain(FloatMatMul, ("x", "b"), low=0.0, high=6.0), "float32", "float32"),
     "concat": (plain(Concat, ("x", "b"), tables=(None, RAMP)), "uint8", "uint8"),
     "table": (plain(Table, table=RAMP), "uint8", "uint8"),
     "nearest": (resize(1), "uint8", "uint8"),
@@ -106,6 +112,8 @@ def case(name: str) -> Case:
     tensors, layouts = {}, {}
     for tensor, dtype in (*((name, x_dtype) for name in layer.inputs), ("y", y_dtype)):
         shape = (*SHAPE[:3], 40) if tensor == "y" and isinstance(layer, Concat) else SHAPE
+        if tensor == "b" and isinstance(layer, MatMul):
+            shape = (*SHAPE[:2], 20, 20)
         qparams = None if dtype == "float32" else QParams(0.05, 7)
         tensors[tensor] = TensorSpec(tensor, shape, dtype, qparams)
         halo = 2 if tensor == "x" and isinstance(layer, Conv) else 0
@@ -131,6 +139,10 @@ def changed_fields(layer: Layer) -> Iterator[dict[str, object]]:
         "count_include_pad": (not getattr(layer, "count_include_pad", False),),
         "tables": ((None, None), (RAMP, None), (RAMP, RAMP)),
         "perm": ((0, 2, 1, 3), None),
+        "perm_a": ((0, 2, 1, 3),),
+        "perm_b": ((0, 1, 3, 2), (1, 0, 2, 3)),
+        "perm_y": ((0, 2, 1, 3), (2, 1, 0, 3)),
+        "scale": (0.25,),
     }
     for field, values in other.items():
         if not hasattr(layer, field) or isinstance(getattr(layer, field), np.ndarray):
@@ -144,7 +156,7 @@ def changed_fields(layer: Layer) -> Iterator[dict[str, object]]:
         yield {"pads": (2, 1, 2, 1), "dilation": (2, 1)}
     if hasattr(layer, "kernel"):
         yield {"pads": (0, 1, 1, 1), "kernel": (2, 3)}
-    if isinstance(layer, IntConv):
+    if isinstance(layer, IntConv | IntMatMul):
         yield {"multiplier": layer.multiplier * 1e9}
     if isinstance(layer, Resize):
         one, two = resize(1), resize(2)

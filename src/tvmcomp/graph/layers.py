@@ -28,16 +28,19 @@ __all__ = [
     "DynamicQuantize",
     "Embedding",
     "FloatConv",
+    "FloatMatMul",
     "IntAdd",
     "IntAffine",
     "IntAvgPool",
     "IntConv",
     "IntLayerNorm",
+    "IntMatMul",
     "IntMul",
     "IntSoftmax",
     "Layer",
     "LayerGraph",
     "MaskSteps",
+    "MatMul",
     "MaxPool",
     "Opaque",
     "Pad",
@@ -298,6 +301,44 @@ class Embedding(_Layer):
 
     weight: np.ndarray  # int8 [rows, C]
     scale: np.ndarray  # float32 [rows]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MatMul(_Layer):
+    """A product of two activations, `inputs` is (a, b); no transposed copy of either is made:
+
+        y = transpose(transpose(a, perm_a) @ transpose(b, perm_b), perm_y)
+
+    with [..., M, K] @ [..., K, N], leading axes broadcast. a is stored with K as its last axis, b with K or N,
+    y with N.
+    """
+
+    perm_a: tuple[int, ...] | None = None
+    perm_b: tuple[int, ...] | None = None
+    perm_y: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntMatMul(MatMul):
+    """acc = sum over k of (a_code - za) * (b_code - zb) in int32, then
+
+        y = clip(rint(fma(float32(acc), multiplier, zero_point_y)), low, high)    one rounding; half to even
+
+    multiplier = sa*sb*scale/sy, where scale is a scalar the product is multiplied with (1/sqrt(d) of attention).
+    """
+
+    multiplier: float
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FloatMatMul(MatMul):
+    """y = clip((a @ b) * scale, low, high) in float32; order of summation is the kernel's."""
+
+    scale: float = 1.0
+    low: float = -np.inf
+    high: float = np.inf
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -193,6 +193,7 @@ class _Emitter:
             self.isa,
             self.operands,
             Block(
+                lanes=lanes,
                 acc=lambda p, h: tirx.BufferLoad(acc[p][h], whole),
                 scales=column.scales,
                 y=at[1],

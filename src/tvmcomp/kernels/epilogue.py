@@ -17,10 +17,10 @@ from tvm.ir import Expr
 from tvm.tirx.script.builder import ir as T
 
 from tvmcomp.kernels.pack import parts, places
-from tvmcomp.kernels.spec import Spec
+from tvmcomp.kernels.spec import Epilogue, Spec
 from tvmcomp.kernels.vector import Isa, Operand, byte_size, cast, fma, i64, pure, round_clip, splat
 
-__all__ = ["Block", "Operands", "finish"]
+__all__ = ["Block", "Operands", "Outputs", "finish", "store_codes", "store_floats"]
 
 _TABLE_CODES = 128  # entries one vpermi2b reaches
 
@@ -37,55 +37,73 @@ class Operands:
     zero: Operand | None = None
 
 
-@dataclass(frozen=True)
-class Block:
-    """One block of outputs: `acc(p, h)` is pixel p's vector h.
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where a block of outputs goes, vectors of `lanes` elements of a few pixels.
 
-    scales:              where the scales of vector 0 lie.
-    y, r, s:             where its outputs, residuals and scales of x do, without the offset of the pixel,
-    y_pixels, ...:       which is this.
-    counts:              elements to store per vector: all lanes but for a last one without room.
+    y:        where the outputs lie, without the offset of the pixel,
+    y_pixels: which is this.
+    counts:   elements to store per vector: all lanes but for a last one without room.
+    """
+
+    lanes: int
+    y: Expr
+    y_pixels: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block(Outputs):
+    """One block of outputs of a convolution: `acc(p, h)` is pixel p's vector h.
+
+    scales:                       where the scales of vector 0 lie.
+    r, s and r_pixels, s_pixels:  where the residuals and scales of x do, as y.
     """
 
     acc: Callable[[int, int], Expr]
     scales: Expr
-    y: Expr
     r: Expr
     s: Expr
-    y_pixels: tuple[int, ...]
     r_pixels: tuple[int, ...]
     s_pixels: tuple[int, ...]
-    counts: tuple[int, ...]
 
 
 def finish(spec: Spec, isa: Isa, operands: Operands, block: Block) -> None:
     """Write the block's outputs."""
     if spec.dtype == "float32":
-        _finish_float(spec, operands, block, block.acc)
+        store_floats(
+            spec.epilogue, operands.y, block, _with_residual(spec, operands, block, block.acc)
+        )
         return
     if spec.epilogue.dynamic:
-        _finish_float(spec, operands, block, _dynamic(spec, operands, block))
+        value = _dynamic(spec, operands, block)
+        store_floats(spec.epilogue, operands.y, block, _with_residual(spec, operands, block, value))
         return
-    value = _scaled(spec, operands, block)
-    if isa.vnni and spec.lanes == 16:
-        _store_packed(spec, operands, block, value)
-        return
-    low, high = _bounds(spec)
-    for p, h, offset in _places(spec, block):
-        codes = round_clip(value(p, h), low, high, spec.lanes, spec.epilogue.dtype)
-        _store(
-            operands.y,
-            block.y + i64(offset),
-            codes,
-            spec.epilogue.dtype,
-            spec.lanes,
-            block.counts[h],
-        )
+    lookup = _table(spec, operands.constants) if spec.epilogue.table else None
+    store_codes(spec.epilogue, isa, operands.y, block, _scaled(spec, operands, block), lookup)
 
 
-def _places(spec: Spec, block: Block) -> list[tuple[int, int, int]]:
+def store_codes(
+    epilogue: Epilogue,
+    isa: Isa,
+    y: Operand,
+    block: Outputs,
+    value: Callable[[int, int], Expr],
+    lookup: Callable[[Expr], Expr] | None = None,
+) -> None:
+    """Round, clip and store `value(pixel, vector)`, float32; `lookup` maps codes, where isa has VNNI."""
+    if isa.vnni and block.lanes == 16:
+        _store_packed(epilogue, y, block, value, lookup)
+        return
+    low, high = _bounds(epilogue)
+    for p, h, offset in _places(epilogue, block):
+        codes = round_clip(value(p, h), low, high, block.lanes, epilogue.dtype)
+        _store(y, block.y + i64(offset), codes, epilogue.dtype, block.lanes, block.counts[h])
+
+
+def _places(epilogue: Epilogue, block: Outputs) -> list[tuple[int, int, int]]:
     """(pixel, vector, byte offset from block.y) in storing order."""
-    size = spec.lanes * byte_size(spec.epilogue.dtype)
+    size = block.lanes * byte_size(epilogue.dtype)
     return [
         (p, h, pixel + h * size)
         for p, pixel in enumerate(block.y_pixels)
@@ -93,9 +111,9 @@ def _places(spec: Spec, block: Block) -> list[tuple[int, int, int]]:
     ]
 
 
-def _bounds(spec: Spec) -> tuple[float, float]:
-    info = np.iinfo(spec.epilogue.dtype)
-    low, high = spec.epilogue.low, spec.epilogue.high
+def _bounds(epilogue: Epilogue) -> tuple[float, float]:
+    info = np.iinfo(epilogue.dtype)
+    low, high = epilogue.low, epilogue.high
     return (info.min if low is None else low, info.max if high is None else high)
 
 
@@ -104,22 +122,32 @@ def _residual_offset(spec: Spec, block: Block, p: int, h: int) -> Expr:
     return block.r + i64(block.r_pixels[p] + h * size)
 
 
-def _finish_float(
-    spec: Spec, operands: Operands, block: Block, values: Callable[[int, int], Expr]
+def _with_residual(
+    spec: Spec, operands: Operands, block: Block, value: Callable[[int, int], Expr]
+) -> Callable[[int, int], Expr]:
+    r = operands.r
+    if r is None:
+        return value
+    return lambda p, h: (
+        value(p, h) + r.load(_residual_offset(spec, block, p, h), "float32", block.lanes)
+    )
+
+
+def store_floats(
+    epilogue: Epilogue, y: Operand, block: Outputs, value: Callable[[int, int], Expr]
 ) -> None:
-    low, high, lanes = spec.epilogue.low, spec.epilogue.high, spec.lanes
-    for p, h, offset in _places(spec, block):
-        value = values(p, h)
-        if operands.r is not None:
-            value = value + operands.r.load(_residual_offset(spec, block, p, h), "float32", lanes)
+    """Clip and store `value(pixel, vector)`."""
+    low, high, lanes = epilogue.low, epilogue.high, block.lanes
+    for p, h, offset in _places(epilogue, block):
+        real = value(p, h)
         # NaN fails both comparisons and stays.
         if low is not None:
-            value = T.bind(value)
-            value = tirx.Select(value < splat(low, lanes), splat(low, lanes), value)
+            real = T.bind(real)
+            real = tirx.Select(real < splat(low, lanes), splat(low, lanes), real)
         if high is not None:
-            value = T.bind(value)
-            value = tirx.Select(value > splat(high, lanes), splat(high, lanes), value)
-        _store(operands.y, block.y + i64(offset), value, "float32", lanes, block.counts[h])
+            real = T.bind(real)
+            real = tirx.Select(real > splat(high, lanes), splat(high, lanes), real)
+        _store(y, block.y + i64(offset), real, "float32", lanes, block.counts[h])
 
 
 def _row(spec: Spec, operands: Operands, block: Block, part: int, dtype: str) -> list[Expr]:
@@ -182,32 +210,36 @@ def _scaled(spec: Spec, operands: Operands, block: Block) -> Callable[[int, int]
 
 
 def _store_packed(
-    spec: Spec, operands: Operands, block: Block, value: Callable[[int, int], Expr]
+    epilogue: Epilogue,
+    y: Operand,
+    block: Outputs,
+    value: Callable[[int, int], Expr],
+    lookup: Callable[[Expr], Expr] | None,
 ) -> None:
     """Four vectors of int32 become one of bytes: the narrowing instructions take two vectors at a time."""
 
     def rounded(p: int, h: int) -> Expr:
         exact = value(p, h)
-        if spec.epilogue.wide:
-            return T.bind(round_clip(exact, *_bounds(spec), spec.lanes))
+        if epilogue.wide:
+            return T.bind(round_clip(exact, *_bounds(epilogue), block.lanes))
         return T.bind(pure("int32", 16, "llvm.lrint.v16i32.v16f32", exact))
 
-    lookup = _table(spec, operands.constants) if spec.epilogue.table else None
-    pending = _places(spec, block)
+    pending = _places(epilogue, block)
     for start in range(0, len(pending), 4):
         group = pending[start : start + 4]
         quads = [rounded(p, h) for p, h, _ in group]
-        codes = _clip_bytes(spec, _narrow(spec, quads + quads[-1:] * (4 - len(quads))))
+        codes = _narrow(epilogue.dtype, quads + quads[-1:] * (4 - len(quads)))
+        codes = _clip_bytes(epilogue, codes)
         if lookup is not None:
             codes = lookup(codes)
-        _store_quads(operands.y, block, codes, [(h, offset) for _, h, offset in group])
+        _store_quads(y, block, codes, [(h, offset) for _, h, offset in group])
 
 
-def _narrow(spec: Spec, quads: Sequence[Expr]) -> Expr:
+def _narrow(dtype: str, quads: Sequence[Expr]) -> Expr:
     """Four int32x16 to 64 codes in order, saturated."""
     low = pure("int16", 32, "llvm.x86.avx512.packssdw.512", quads[0], quads[1])
     high = pure("int16", 32, "llvm.x86.avx512.packssdw.512", quads[2], quads[3])
-    name = "packuswb" if spec.epilogue.dtype == "uint8" else "packsswb"
+    name = "packuswb" if dtype == "uint8" else "packsswb"
     mixed = tirx.reinterpret(
         "int32x16", pure("uint8", 64, f"llvm.x86.avx512.{name}.512", low, high)
     )
@@ -217,9 +249,9 @@ def _narrow(spec: Spec, quads: Sequence[Expr]) -> Expr:
     return T.bind(pure("int32", 16, "llvm.x86.avx512.permvar.si.512", mixed, indices))
 
 
-def _clip_bytes(spec: Spec, codes: Expr) -> Expr:
+def _clip_bytes(epilogue: Epilogue, codes: Expr) -> Expr:
     """Tighter bounds than the dtype's own."""
-    dtype, low, high = spec.epilogue.dtype, spec.epilogue.low, spec.epilogue.high
+    dtype, low, high = epilogue.dtype, epilogue.low, epilogue.high
     if low is None and high is None:
         return codes
     value = tirx.reinterpret(f"{dtype}x64", codes)
@@ -248,7 +280,7 @@ def _table(spec: Spec, constants: Operand) -> Callable[[Expr], Expr]:
     return lookup
 
 
-def _store_quads(y: Operand, block: Block, codes: Expr, vectors: list[tuple[int, int]]) -> None:
+def _store_quads(y: Operand, block: Outputs, codes: Expr, vectors: list[tuple[int, int]]) -> None:
     """Store the 16-byte parts of `codes`, one per (vector, offset), neighbours in y together."""
     whole = [block.counts[h] == 16 for h, _ in vectors]
     offsets = [offset for _, offset in vectors]

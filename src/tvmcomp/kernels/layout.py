@@ -57,6 +57,13 @@ class Layout:
         """Bytes the tensor occupies, halo included, without slack."""
         return self.batch * self.image
 
+    def steps(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Bytes between neighbours along each axis of the tensor of `shape` that is laid out so."""
+        steps = [self.image, self.row, self.pixel, self.itemsize]
+        for size in reversed(shape[1:-3]):
+            steps.insert(0, steps[0] * size)
+        return tuple(steps[len(steps) - len(shape) :])
+
     def offset(self, n: Any, h: Any, w: Any) -> Any:
         """Byte offset of pixel (n, h, w); h and w may reach into the halo (-halo .. size+halo-1)."""
         return n * self.image + (h + self.halo) * self.row + (w + self.halo) * self.pixel

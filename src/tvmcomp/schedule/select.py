@@ -13,9 +13,11 @@ from tvmcomp.graph.layers import (
     DynamicDequantize,
     DynamicQuantize,
     FloatConv,
+    FloatMatMul,
     IntAdd,
     IntAvgPool,
     IntConv,
+    IntMatMul,
     IntMul,
     Layer,
     MaxPool,
@@ -34,6 +36,7 @@ from tvmcomp.kernels.depthwise import build_depthwise
 from tvmcomp.kernels.dynamic_quantize import build_dynamic_dequantize, build_dynamic_quantize
 from tvmcomp.kernels.kernel import Kernel
 from tvmcomp.kernels.layout import Layout
+from tvmcomp.kernels.matmul import build_matmul
 from tvmcomp.kernels.pool import build_avg_pool, build_max_pool
 from tvmcomp.kernels.resize import build_resize
 from tvmcomp.kernels.table import build_table
@@ -59,6 +62,8 @@ KERNELS: Mapping[type[Layer], tuple[Builder, ...]] = {
     DynamicConv: (build_conv,),
     DynamicQuantize: (build_dynamic_quantize,),
     DynamicDequantize: (build_dynamic_dequantize,),
+    IntMatMul: (build_matmul,),
+    FloatMatMul: (build_matmul,),
     Quantize: (build_quantize,),
     Dequantize: (build_dequantize,),
     Copy: (build_copy,),

@@ -17,7 +17,7 @@ Kind = Literal["llvm", "cuda", "vta"]
 Measure = Literal["local", "rpc", "qemu", "simulator", "none"]
 
 # What may stand in a fusion pattern: operators, and the bias and bounded activations that follow them.
-FUSION_OPS = (*OPS, "bias", "relu", "clip")
+FUSION_OPS = (*OPS, "bias", "scale", "relu", "clip")
 
 _LAYOUTS = ("NHWC", "NCHW")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")

@@ -13,6 +13,7 @@ OPS = (
     "dense",
     "add",
     "mul",
+    "matmul",
     "concat",
     "avg_pool",
     "max_pool",

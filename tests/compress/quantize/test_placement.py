@@ -182,6 +182,19 @@ def concat(net: Layers) -> tuple[Expr, ...]:
     return (net.put(net.emit("cat", relax.op.concat([a, x], axis=-1)), 0.125),)
 
 
+def scores(net: Layers) -> tuple[Expr, ...]:
+    """Head split, product with the transposed keys, scale: one pair on each operand, carried, and one behind."""
+    x = net.put(net.input("x", 1, 8, 16), 0.5)
+    q, k = net.put(net.dense("q", x, 16), 0.25), net.put(net.dense("k", x, 16), 0.125)
+    heads = []
+    for name, part, scale, axes in (("q", q, 0.25, [0, 2, 1, 3]), ("k", k, 0.125, [0, 2, 3, 1])):
+        split = net.put(net.emit(f"{name}.split", relax.op.reshape(part, (1, 8, 2, 8))), scale)
+        heads.append(net.put(net.emit(f"{name}.heads", relax.op.permute_dims(split, axes)), scale))
+    product = net.emit("product", relax.op.matmul(*heads))
+    scaled = net.emit("scaled", relax.op.multiply(product, relax.const(np.float32(0.35))))
+    return (net.put(scaled, 0.0625),)
+
+
 def float_tail(net: Layers) -> tuple[Expr, ...]:
     """Softmax has no integer form: the dense layer before it is integer, its own result has no pair."""
     x = net.put(net.input("x", 1, 16), 0.5)
@@ -201,6 +214,7 @@ NETWORKS: tuple[Network, ...] = (
     squeeze_excite,
     moves,
     concat,
+    scores,
     float_tail,
 )
 

@@ -20,6 +20,7 @@ from tvmcomp.build.lower.dynamic import match_dynamic_quantize
 from tvmcomp.build.lower.float import match_float
 from tvmcomp.build.lower.flow import Flow, Node, names_in
 from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
+from tvmcomp.build.lower.matmul import match_matmul
 from tvmcomp.build.lower.opaque import OpaqueReader
 from tvmcomp.build.lower.unary import match_unary
 from tvmcomp.compress.weight_form import match_weight
@@ -55,7 +56,7 @@ def _claims(flow: Flow) -> dict[str, Claim]:
 
     # Of two convolutions that feed one addition the later takes it, so that the other is complete by then.
     for node in reversed(flow.nodes):
-        take(match_conv(flow, node, taken))
+        take(match_conv(flow, node, taken) or match_matmul(flow, node, taken))
     for node in flow.nodes:
         if node.op == "relax.quantize" and node.name not in taken:
             claim = match_integer(flow, node, taken) or match_unary(flow, node, taken)

@@ -161,8 +161,18 @@ class Graph:
             return False
         return added[0].size == 1 or (added[0].size == channels and added[0].shape[-1] == channels)
 
+    def is_scale(self, name: str, before: str) -> bool:
+        """Whether `name` multiplies `before` with one number, or divides it by one."""
+        if self.op(name) not in ("multiply", "divide") or self.reads(name) != [before]:
+            return False
+        array = self.constant(self.args(name)[1])
+        if array is None or array.size != 1 or self.shape(before) != self.shape(name):
+            return False
+        value = float(array.reshape(()))
+        return bool(np.isfinite(value)) and value != 0.0
+
     def arithmetic(self, name: str) -> str | None:
-        """ "add", "mul", "concat" or "avg_pool" if integer arithmetic covers the operator, else None."""
+        """ "add", "mul", "matmul", "concat" or "avg_pool" if integer arithmetic covers the operator, else None."""
         op, shape = self.op(name), self.shape(name)
         shapes = [self.shape(read) for read in self.reads(name)]
         if not self.is_float(name) or not all(map(self.is_float, self.reads(name))):
@@ -172,6 +182,8 @@ class Graph:
         if op == "multiply" and len(shapes) == 2 and len(shape) == 4 and shape in shapes:
             gate = (shape[0], 1, 1, shape[3])
             return "mul" if all(other in (shape, gate) for other in shapes) else None
+        if op == "matmul" and len(shapes) == 2 and min(map(len, shapes)) >= 2:
+            return "matmul"
         if op == "concat" and int(self.attrs(name).axis) % len(shape) == len(shape) - 1:
             return "concat" if len(shapes) == len(self.args(name)[0].fields) else None
         if op == "nn.avg_pool2d":

@@ -5,6 +5,7 @@
     x -> sigmoid -> multiply by x -> y                    pairs on x and y: one table
     x -> max_pool2d -> y                                  y carries x's scale and zero point
     x -> mean, concat, add, multiply -> y                 pairs on inputs and output
+    a, b -> matmul -> multiply by a number -> y           pairs on a, b and y
 
 An operator without an integer form on the target stays in float, and so does what only it needs.
 """
@@ -126,7 +127,7 @@ class _Placer:
         return self._selection.refusal(op, names)
 
     def _fused(self, start: str, op: str, *, residual: bool) -> tuple[str, ...]:
-        """`start` and what the target fuses behind it, of bias, residual, relu or clip."""
+        """`start` and what the target fuses behind it, of bias, residual, scale, relu or clip."""
         members, last = [start], op
         while last not in ("relu", "clip"):
             user = self._graph.only_user(members[-1])
@@ -145,6 +146,8 @@ class _Placer:
         graph = self._graph
         if graph.op(user) in ("nn.relu", "clip"):
             return graph.op(user).removeprefix("nn.")
+        if last == "matmul" and graph.is_scale(user, before):
+            return "scale"
         if last in ("conv2d", "depthwise_conv2d", "dense") and graph.is_bias(user, before):
             return "bias"
         fits = residual and last != "add" and graph.arithmetic(user) == "add"

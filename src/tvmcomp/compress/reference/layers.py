@@ -22,6 +22,7 @@ from tvmcomp.compress.reference.dynamic import (
     dynamic_dequantize,
     dynamic_quantize,
 )
+from tvmcomp.compress.reference.matmul import float_matmul, int_matmul
 from tvmcomp.errors import ModelError
 from tvmcomp.graph.layers import (
     Concat,
@@ -31,9 +32,11 @@ from tvmcomp.graph.layers import (
     DynamicDequantize,
     DynamicQuantize,
     FloatConv,
+    FloatMatMul,
     IntAdd,
     IntAvgPool,
     IntConv,
+    IntMatMul,
     IntMul,
     Layer,
     MaxPool,
@@ -134,6 +137,17 @@ def _dynamic_dequantize(
 def _dynamic_conv(layer: DynamicConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
     codes, scale, zero_point, *residual = (_image(array) for array in x)
     return dynamic_conv(layer, codes, scale, zero_point, *residual).reshape(y.shape)
+
+
+@_compute.register
+def _int_matmul(layer: IntMatMul, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    qparams = qparams_of(xs[0]), qparams_of(xs[1]), qparams_of(y)
+    return int_matmul(layer, x[0], x[1], qparams, y.dtype)
+
+
+@_compute.register
+def _float_matmul(layer: FloatMatMul, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    return float_matmul(layer, x[0], x[1])
 
 
 @_compute.register

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from tvmcomp.compress.reference.convolution import accumulate
 from tvmcomp.compress.reference.layers import compute, qparams_of
-from tvmcomp.graph.layers import IntAdd, IntAvgPool, IntConv, IntMul, Layer, Resize, TensorSpec
+from tvmcomp.compress.reference.matmul import product
+from tvmcomp.graph.layers import (
+    IntAdd,
+    IntAvgPool,
+    IntConv,
+    IntMatMul,
+    IntMul,
+    Layer,
+    Resize,
+    TensorSpec,
+)
 
 __all__ = ["simulate_layer"]
 
@@ -41,6 +51,10 @@ def simulate_layer(
         return _codes(real[0] + real[1], y, layer.low, layer.high)
     if isinstance(layer, IntMul):
         return _codes(real[0] * real[1], y, layer.low, layer.high)
+    if isinstance(layer, IntMatMul):
+        sx, sy = (np.prod([qparams_of(t).scale for t in part]) for part in (xs, (y,)))
+        scale = float(np.float32(layer.multiplier)) * sy / sx
+        return _codes(product(layer, *real) * scale, y, layer.low, layer.high)
     if isinstance(layer, IntAvgPool):
         return _codes(_average(layer, real[0]), y, layer.low, layer.high).reshape(y.shape)
     if isinstance(layer, Resize) and y.dtype != "float32":
