@@ -28,6 +28,7 @@ from tvmcomp.build.dump import layer_text
 from tvmcomp.build.pipeline import BuildState, build
 from tvmcomp.calibrate import collect, load_samples
 from tvmcomp.compress import CompressResult, Recipe, compress
+from tvmcomp.errors import CalibrationError
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import Dequantize, LayerGraph, Opaque, Quantize, View
 from tvmcomp.measure import Measurement, describe_inputs, latency, sample_inputs
@@ -44,22 +45,27 @@ __all__ = ["Executable", "compile_model", "compress_model"]
 def compress_model(
     model: Model,
     recipe: Recipe | str | Path,
-    calibration: Data,
+    calibration: Data | None = None,
     *,
     target: Target | str | Path = "host",
     progress: Progress | None = None,
 ) -> CompressResult:
     """Calibrate `model` by running it compiled in float32 and apply `recipe` for `target`.
 
+    A recipe that takes no ranges from data needs no `calibration`.
     Raises RecipeError if the target does not accept what the recipe asks for (before any work),
     CalibrationError for data that does not fit.
     """
     device = _target(target)
     steps = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     steps.validate(device)
+    if steps.calibrated and calibration is None:
+        raise CalibrationError(
+            f"recipe {steps.name or steps.passes} needs samples to calibrate on; pass calibration="
+        )
     canonical = model if is_canonical(model) else canonicalize(model)
     observers = steps.observations(canonical, device)
-    if not observers:
+    if not observers or calibration is None:
         return compress(canonical, steps, None, device)
     statistics = collect(
         canonical,

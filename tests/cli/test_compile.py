@@ -51,6 +51,20 @@ def test_float32(call: Call, folder: Path) -> None:
     assert call("verify", "net.tvmcomp").code == 0
 
 
+def test_a_recipe_without_calibration(call: Call, folder: Path) -> None:
+    command = ("compile", folder / "net.pt2", "-r", "int8-dynamic", "-o", "net.tvmcomp")
+    assert call(*command, "--dry-run").code == 0
+    done = call(*command)
+    assert done.code == 0, done.err
+    manifest = read_artifact("net.tvmcomp").manifest
+    assert manifest.recipe is not None
+    assert manifest.recipe["name"] == "int8-dynamic"
+    assert manifest.calibration_digest is None
+    kinds = {row["kind"] for row in manifest.functions[0].variants[0].kernels}
+    assert {"DynamicQuantize", "DynamicConv"} <= kinds
+    assert call("compress", folder / "net.pt2", "-r", "int8-dynamic").code == 0
+
+
 def test_int8(call: Call, folder: Path) -> None:
     command = ("compile", folder / "net.pt2", "-r", "int8", "-c", folder / "data.npz")
     done = call(*command, "-o", "net.tvmcomp")

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from toys import Toy, run
 from tvmcomp.calibrate import MSE, MinMax, Percentile, collect
 from tvmcomp.compress import (
+    DynamicActivations,
     FloatActivations,
     PerAxis,
     PerGroup,
     PerTensor,
+    PerToken,
     QuantizeUniform,
     Recipe,
     StaticActivations,
@@ -40,7 +42,11 @@ STEPS = st.builds(
         st.builds(PerGroup, st.integers(1, 128)),
     ),
     observer=st.sampled_from([MinMax(), MSE()]),
-    activations=st.one_of(st.just(FloatActivations()), st.builds(StaticActivations, OBSERVERS)),
+    activations=st.one_of(
+        st.just(FloatActivations()),
+        st.builds(DynamicActivations, st.sampled_from([PerTensor(), PerToken()])),
+        st.builds(StaticActivations, OBSERVERS),
+    ),
     ops=st.lists(st.sampled_from(OPS), unique=True).map(tuple),
     exclude=st.lists(st.text(max_size=8)).map(tuple),
 )

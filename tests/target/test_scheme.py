@@ -80,3 +80,10 @@ def test_weightless_scheme_does_not_cover_weights() -> None:
 
 def test_note_is_not_identity() -> None:
     assert replace(VNNI, note="slow") == VNNI
+
+
+def test_ranges_at_run_time_are_something_hardware_lists() -> None:
+    dense = replace(VNNI, dynamic=("tensor", "token"))
+    assert dense.covers(replace(VNNI, dynamic=("token",)))
+    assert dense.covers(VNNI)
+    assert not VNNI.covers(dense)

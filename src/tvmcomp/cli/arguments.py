@@ -52,7 +52,10 @@ TargetName: TypeAlias = Annotated[
 OptionalRecipe: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--recipe", "-r", metavar="RECIPE", help="int8 or a .toml file; without it: float32."
+        "--recipe",
+        "-r",
+        metavar="RECIPE",
+        help="int8, int8-dynamic or a .toml file; without it: float32.",
     ),
 ]
 Calibration: TypeAlias = Annotated[

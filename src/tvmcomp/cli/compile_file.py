@@ -53,18 +53,20 @@ def check_job(job: Job, progress: Progress = no_progress) -> tuple[Model, Target
     progress("check", 0, None)
     model = load_model(existing(job.model), job.input_shapes)
     _try_lowering(model, target)
-    if recipe is not None and job.calibration is not None:
+    if recipe is not None:
         recipe.validate(target)
+    if job.calibration is not None:
         load_samples(existing(job.calibration), model.signature)
     return model, target
 
 
 def compress_file(job: Job, progress: Progress = no_progress) -> tuple[CompressResult, Target]:
-    """Import the model and apply the recipe, calibrated on the job's data."""
+    """Import the model and apply the recipe, calibrated on the job's data if it needs any."""
     recipe, target = _plan(job)
-    if recipe is None or job.calibration is None:
+    if recipe is None:
         raise UsageError("nothing to compress: no recipe; give --recipe int8 or a .toml file")
-    existing(job.calibration)
+    if job.calibration is not None:
+        existing(job.calibration)
     progress("import", 0, None)
     model = load_model(existing(job.model), job.input_shapes)
     watch = staged(progress, "calibrate")
@@ -125,8 +127,9 @@ def _try_lowering(model: Model, target: Target) -> None:
 def _plan(job: Job) -> tuple[Recipe | None, Target]:
     if job.recipe is None and job.calibration is not None:
         raise UsageError("--calibration without --recipe has no use; add --recipe int8 or drop it")
-    if job.recipe is not None and job.calibration is None:
-        raise UsageError(f"recipe {job.recipe} needs samples to calibrate on; add --calibration")
     target = Target.load(job.target)
     target.require_available()
-    return None if job.recipe is None else Recipe.load(job.recipe), target
+    recipe = None if job.recipe is None else Recipe.load(job.recipe)
+    if recipe is not None and recipe.calibrated and job.calibration is None:
+        raise UsageError(f"recipe {job.recipe} needs samples to calibrate on; add --calibration")
+    return recipe, target

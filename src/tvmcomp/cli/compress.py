@@ -28,7 +28,10 @@ def compress(
     screen: Screen,
     model: Model,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", metavar="RECIPE", help="int8 or a .toml file.")
+        str,
+        typer.Option(
+            "--recipe", "-r", metavar="RECIPE", help="int8, int8-dynamic or a .toml file."
+        ),
     ] = "int8",
     calibration: Calibration = None,
     target: TargetName = "host",

@@ -110,7 +110,12 @@ def _target_json(target: Target) -> dict[str, object]:
 
 
 def _scheme_json(scheme: Scheme) -> dict[str, object]:
-    return {**asdict(scheme), "granularity": list(scheme.granularity), "note": scheme.note or None}
+    return {
+        **asdict(scheme),
+        "granularity": list(scheme.granularity),
+        "dynamic": list(scheme.dynamic),
+        "note": scheme.note or None,
+    }
 
 
 def _show(target: Target) -> None:
@@ -128,9 +133,16 @@ def _show(target: Target) -> None:
     )
     print()
     print_table(
-        ("operator", "activation", "weight", "scales per", "note"),
+        ("operator", "activation", "weight", "scales per", "ranges at run time per", "note"),
         [
-            (op, _codes(s.activation), _codes(s.weight), ", ".join(s.granularity), s.note)
+            (
+                op,
+                _codes(s.activation),
+                _codes(s.weight),
+                ", ".join(s.granularity),
+                ", ".join(s.dynamic) or "-",
+                s.note,
+            )
             for op, schemes in target.schemes.items()
             for s in schemes
         ],

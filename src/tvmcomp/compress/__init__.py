@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from tvmcomp.compress.granularity import PerAxis, PerGroup, PerTensor
-from tvmcomp.compress.quantize import FloatActivations, QuantizeUniform, StaticActivations
+from tvmcomp.compress.granularity import PerAxis, PerGroup, PerTensor, PerToken
+from tvmcomp.compress.quantize import (
+    DynamicActivations,
+    FloatActivations,
+    QuantizeUniform,
+    StaticActivations,
+)
 from tvmcomp.compress.recipe import CompressResult, Recipe, compress
 from tvmcomp.compress.transform import LayerReport, PassResult, SkippedLayer, Transform
 from tvmcomp.compress.weight_form import (
@@ -18,6 +23,7 @@ from tvmcomp.compress.weight_form import (
 __all__ = [
     "BlockSparseWeight",
     "CompressResult",
+    "DynamicActivations",
     "FloatActivations",
     "LayerReport",
     "LookupWeight",
@@ -25,6 +31,7 @@ __all__ = [
     "PerAxis",
     "PerGroup",
     "PerTensor",
+    "PerToken",
     "QuantizeUniform",
     "Recipe",
     "SkippedLayer",

@@ -97,6 +97,11 @@ class Recipe:
         """TOML that `from_toml` reads back."""
         return tomlkit.dumps(self.to_dict())
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether some pass needs samples to calibrate on."""
+        return any(step.calibrated for step in self.passes)
+
     def validate(self, target: Target) -> None:
         """Refuse, before any work, what `target` cannot run."""
         for step in self.passes:

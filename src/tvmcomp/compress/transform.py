@@ -52,6 +52,10 @@ class PassResult:
 class Transform(Protocol):
     """A compression pass; its fields are its recipe keys."""
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the pass needs statistics of tensors, and so samples to calibrate on."""
+
     def check(self, target: Target) -> None:
         """Refuse, before any work, what `target` cannot run: a RecipeError with the reason."""
 

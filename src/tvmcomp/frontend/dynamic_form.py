@@ -11,14 +11,16 @@ Here, because importers write it too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.frontend.block import op_name
 
-__all__ = ["DynamicForm", "dynamic_quantize", "match_dynamic"]
+__all__ = ["DynamicDtype", "DynamicForm", "dynamic_quantize", "match_dynamic"]
+
+DynamicDtype: TypeAlias = Literal["uint8", "int8"]
 
 _SYMBOL = "tvmcomp.dynamic_quantize"
 
@@ -27,7 +29,7 @@ _SYMBOL = "tvmcomp.dynamic_quantize"
 class DynamicForm:
     """Codes of all of `dtype`; one grid per call for the whole tensor, or one for each row of its last axis."""
 
-    dtype: Literal["uint8", "int8"] = "uint8"
+    dtype: DynamicDtype = "uint8"
     per_token: bool = False
 
 
@@ -46,5 +48,5 @@ def match_dynamic(expr: Expr) -> tuple[Expr, DynamicForm] | None:
     if str(expr.args[0].global_symbol) != _SYMBOL:
         return None
     _, x, signed, per_token = expr.args
-    dtype: Literal["uint8", "int8"] = "int8" if int(signed.value) else "uint8"
+    dtype: DynamicDtype = "int8" if int(signed.value) else "uint8"
     return x, DynamicForm(dtype, bool(per_token.value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvmcomp.target.cpu import Caches, HostCpu, host_cpu
 from tvmcomp.target.descriptor import Target
 from tvmcomp.target.detect import Detection, detect
-from tvmcomp.target.scheme import OPS, CodeRange, Granularity, Scheme
+from tvmcomp.target.scheme import OPS, CodeRange, Granularity, RangeOf, Scheme
 
 __all__ = [
     "OPS",
@@ -14,6 +14,7 @@ __all__ = [
     "Detection",
     "Granularity",
     "HostCpu",
+    "RangeOf",
     "Scheme",
     "Target",
     "detect",

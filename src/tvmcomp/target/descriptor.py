@@ -13,7 +13,7 @@ from tvmcomp.errors import TargetError
 from tvmcomp.resources import data_folder
 from tvmcomp.target.cpu import FEATURES, Caches
 from tvmcomp.target.parse import Kind, Measure, parse_descriptor
-from tvmcomp.target.scheme import OPS, Scheme
+from tvmcomp.target.scheme import OPS, RangeOf, Scheme
 
 if TYPE_CHECKING:
     import tvm
@@ -107,6 +107,10 @@ class Target:
     def match(self, op: str, scheme: Scheme) -> Scheme | None:
         """The first listed scheme of `op` that covers `scheme`, None if none does."""
         return next((mine for mine in self._schemes_of(op) if mine.covers(scheme)), None)
+
+    def dynamic_scheme(self, op: str, per: RangeOf) -> Scheme | None:
+        """The scheme this target runs `op` in where ranges of its input are taken at run time, None without one."""
+        return next((mine for mine in self._schemes_of(op) if per in mine.dynamic), None)
 
     def accepts(self, op: str, scheme: Scheme) -> bool:
         """Whether `op` quantized as `scheme` runs on integers here."""

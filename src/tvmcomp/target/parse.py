@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tvmcomp.target.cpu import FEATURES, Caches
-from tvmcomp.target.scheme import GRANULARITIES, OPS, CodeRange, Scheme
+from tvmcomp.target.scheme import DYNAMIC, GRANULARITIES, OPS, CodeRange, Scheme
 from tvmcomp.target.toml import Table
 
 __all__ = ["FUSION_OPS", "Kind", "Measure", "parse_descriptor"]
@@ -149,6 +149,11 @@ def _schemes(top: Table) -> Mapping[str, tuple[Scheme, ...]]:
                 if name in table.texts("granularity", choices=GRANULARITIES, default=("tensor",))
             ),
             power_of_two=table.flag("power_of_two", default=False),
+            dynamic=tuple(
+                name
+                for name in DYNAMIC
+                if name in table.texts("dynamic", choices=DYNAMIC, default=())
+            ),
             note=table.text("note", default=""),
         )
         table.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-__all__ = ["OPS", "CodeRange", "Granularity", "Scheme"]
+__all__ = ["DYNAMIC", "GRANULARITIES", "OPS", "CodeRange", "Granularity", "RangeOf", "Scheme"]
 
 OPS = (
     "conv2d",
@@ -26,6 +26,9 @@ OPS = (
 
 Granularity = Literal["tensor", "axis", "group"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+# What one range taken at run time may span.
+RangeOf = Literal["tensor", "token"]
+DYNAMIC: tuple[RangeOf, ...] = get_args(RangeOf)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Scheme:
     weight:       None for operators without weights.
     granularity:  what one weight scale may span; a scheme that asks lists only what it uses.
     power_of_two: scales are powers of two, so requantization is a shift.
+    dynamic:      what a range of the activation taken at run time may span; the result is float32 then. A scheme
+                  that asks for ranges fixed before lists none.
     note:         what a user should know when this scheme is used; not part of its identity.
     """
 
@@ -62,6 +67,7 @@ class Scheme:
     accumulate: str = "int32"
     granularity: tuple[Granularity, ...] = ("tensor",)
     power_of_two: bool = False
+    dynamic: tuple[RangeOf, ...] = ()
     note: str = field(default="", compare=False)
 
     def covers(self, other: Scheme) -> bool:
@@ -72,6 +78,7 @@ class Scheme:
             and self.accumulate == other.accumulate
             and set(other.granularity) <= set(self.granularity)
             and (other.power_of_two or not self.power_of_two)
+            and set(other.dynamic) <= set(self.dynamic)
         )
 
 

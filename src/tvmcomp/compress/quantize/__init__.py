@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from tvmcomp.compress.quantize.uniform import FloatActivations, QuantizeUniform, StaticActivations
+from tvmcomp.compress.quantize.activations import (
+    DynamicActivations,
+    FloatActivations,
+    StaticActivations,
+)
+from tvmcomp.compress.quantize.uniform import QuantizeUniform
 
-__all__ = ["FloatActivations", "QuantizeUniform", "StaticActivations"]
+__all__ = ["DynamicActivations", "FloatActivations", "QuantizeUniform", "StaticActivations"]

@@ -1,34 +1,46 @@
-"""`QuantizeUniform`: integer weights on a uniform grid, and static 8-bit activations between the layers.
+"""`QuantizeUniform`: integer weights on a uniform grid, and 8-bit activations for the layers that multiply them.
 
 conv2d(x, w) -> add bias -> relu -> y
     =>  conv2d(dequantize(quantize(x)), dequantize_weight(w.codes, w.scale)) -> add bias -> relu
           -> y -> dequantize(quantize(y))
+
+or, with `DynamicActivations`,
+
+    =>  conv2d(dynamic_quantize(x), dequantize_weight(w.codes, w.scale)) -> add bias -> relu -> y
 
 x, y: float32 with codes of the target's activation dtype, per tensor; w: int8 codes, packed; bias: float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
 from tvmcomp.calibrate import MSE, MinMax, Observer, Percentile, TensorStats
 from tvmcomp.compress.granularity import Granularity, PerAxis, PerGroup, PerTensor, resolve
 from tvmcomp.compress.packed_weight import UniformWeight
+from tvmcomp.compress.quantize.activations import (
+    Activations,
+    DynamicActivations,
+    FloatActivations,
+    StaticActivations,
+)
 from tvmcomp.compress.quantize.affine import activation_qparams, quantize_weight
+from tvmcomp.compress.quantize.dynamic import place_dynamic, span
 from tvmcomp.compress.quantize.graph import Graph, Weighted
 from tvmcomp.compress.quantize.placement import Placement, Selection, place
 from tvmcomp.compress.quantize.write import write
 from tvmcomp.compress.transform import LayerReport, PassResult, SkippedLayer
 from tvmcomp.errors import CalibrationError, QuantizeError
+from tvmcomp.frontend.dynamic_form import DynamicForm
 from tvmcomp.graph.layers import QParams
 from tvmcomp.model import Model
 from tvmcomp.target import OPS, CodeRange, Scheme, Target
 
-__all__ = ["FloatActivations", "QuantizeUniform", "StaticActivations"]
+__all__ = ["QuantizeUniform"]
 
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
 # Our granularities in the words of target descriptors.
@@ -40,26 +52,12 @@ _KINDS: Mapping[type, Literal["tensor", "axis", "group"]] = {
 
 
 @dataclass(frozen=True)
-class StaticActivations:
-    """8-bit codes of the target's activation dtype; ranges come from calibration, once."""
-
-    observer: MinMax | Percentile | MSE = field(default_factory=MSE)
-
-
-@dataclass(frozen=True)
-class FloatActivations:
-    """Activations stay float32: only weights shrink."""
-
-
-Activations: TypeAlias = StaticActivations | FloatActivations
-
-
-@dataclass(frozen=True)
 class QuantizeUniform:
-    """Quantize weights uniformly, and with `StaticActivations` run the network on integers.
+    """Quantize weights uniformly, and with `StaticActivations` run the network on integers; with
+    `DynamicActivations` only the layers with weights, and nothing is calibrated.
 
     bits:        of a weight, 2 to 8.
-    symmetric:   no zero points; static activations need it on every target so far.
+    symmetric:   no zero points; activations in codes need it on every target so far.
     granularity: weights that share a scale; None is the finest the target runs on integers.
     observer:    range of each weight slice, `MinMax` or `MSE`.
     ops:         operators to quantize, in the target's words; empty is all it has.
@@ -81,6 +79,11 @@ class QuantizeUniform:
         if unknown:
             raise QuantizeError(f"ops lists {unknown[0]!r}; use some of {', '.join(OPS)}")
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether ranges come from data."""
+        return isinstance(self.activations, StaticActivations)
+
     def check(self, target: Target) -> None:
         """Refuse a scheme `target` has no integer arithmetic for."""
         if isinstance(self.activations, FloatActivations):
@@ -93,6 +96,8 @@ class QuantizeUniform:
                 f"target {target.name!r} has no integer {' or '.join(self.ops or _WEIGHTED)}; "
                 "use FloatActivations or another target"
             )
+        if isinstance(self.activations, DynamicActivations):
+            ops = self._dynamic_ops(ops, target)
         for op in ops:
             scheme = self._scheme(op, target)
             if not target.accepts(op, scheme):
@@ -100,7 +105,7 @@ class QuantizeUniform:
 
     def observers(self, model: Model, target: Target) -> Mapping[str, Observer]:
         """One observer per tensor that carries a pair of its own."""
-        if isinstance(self.activations, FloatActivations):
+        if not isinstance(self.activations, StaticActivations):
             return {}
         observer = _fitted(self.activations.observer, _activation(target))
         placement = place(Graph(model), target, self._selection)
@@ -112,20 +117,24 @@ class QuantizeUniform:
         """The quantized model, a row per layer with a weight, and what stays in float."""
         self.check(target)
         graph = Graph(model)
-        placement = place(graph, target, self._selection)
-        layers = [
-            (group.members[0], group.weighted) for group in placement.groups if group.weighted
-        ]
+        qparams: dict[str, QParams] = {}
+        dynamic: Mapping[str, DynamicForm] = {}
+        if isinstance(self.activations, DynamicActivations):
+            found = place_dynamic(graph, target, self._selection, self.activations)
+            layers, dynamic, skips = list(found.layers), found.inputs, found.skipped
+        else:
+            placement = place(graph, target, self._selection)
+            layers = [(g.members[0], g.weighted) for g in placement.groups if g.weighted]
+            skips = placement.skipped
+            if isinstance(self.activations, StaticActivations):
+                qparams = self._qparams(placement, stats, target)
         forms = {
             layer.weight: self._weight(model.params[layer.weight], layer, target)
             for _, layer in layers
         }
-        if isinstance(self.activations, FloatActivations):
-            qparams: dict[str, QParams] = {}
-        else:
-            qparams = self._qparams(placement, stats, target)
         quantized = {name: layer.weight for name, layer in layers}
-        result = write(model, graph.flow, qparams, _activation(target).dtype, forms, quantized)
+        dtype = _activation(target).dtype
+        result = write(model, graph.flow, qparams, dtype, forms, quantized, dynamic)
         total = sum(map(graph.macs, graph.values)) or 1
         rows = tuple(
             _report(name, layer, graph, model.params[layer.weight], forms[layer.weight])
@@ -133,7 +142,7 @@ class QuantizeUniform:
         )
         skipped = tuple(
             SkippedLayer(skip.name, skip.op, skip.reason, skip.macs, skip.macs / total)
-            for skip in placement.skipped
+            for skip in skips
         )
         return PassResult(result.with_step(repr(self)), rows, skipped)
 
@@ -154,8 +163,22 @@ class QuantizeUniform:
 
     def _scheme(self, op: str, target: Target) -> Scheme:
         offered = target.scheme_for(op)
+        if isinstance(self.activations, DynamicActivations):
+            offered = replace(offered, dynamic=(span(self.activations, op),))
         kind = _KINDS[type(self._granularity(op, target))]
         return replace(offered, weight=self._codes(op, target), granularity=(kind,))
+
+    def _dynamic_ops(self, ops: Sequence[str], target: Target) -> list[str]:
+        """Those of `ops` whose input's range `target` can take at run time; a QuantizeError if there is none."""
+        assert isinstance(self.activations, DynamicActivations)
+        able = [op for op in ops if target.dynamic_scheme(op, span(self.activations, op))]
+        if not able:
+            per_tensor = any(target.dynamic_scheme(op, "tensor") for op in ops)
+            raise QuantizeError(
+                f"target {target.name!r} takes no range of a {' or '.join(ops)} input at run time per "
+                f"{span(self.activations, ops[0])}; use {'PerTensor()' if per_tensor else 'StaticActivations'}"
+            )
+        return able
 
     def _granularity(self, op: str, target: Target) -> Granularity:
         if self.granularity is not None:
@@ -169,13 +192,13 @@ class QuantizeUniform:
         granularity = resolve(
             self._granularity(layer.op, target), out_axis=layer.out_axis, in_axis=layer.in_axis
         )
-        static = isinstance(self.activations, StaticActivations)
-        if static and isinstance(granularity, PerAxis) and granularity.axis != layer.out_axis:
+        integer = not isinstance(self.activations, FloatActivations)
+        if integer and isinstance(granularity, PerAxis) and granularity.axis != layer.out_axis:
             raise QuantizeError(
                 f"weight {layer.weight!r}: {granularity} is not its output channel axis "
                 f"{layer.out_axis}, over which integer sums are scaled; use PerAxis()"
             )
-        power_of_two = static and target.scheme_for(layer.op).power_of_two
+        power_of_two = integer and target.scheme_for(layer.op).power_of_two
         return quantize_weight(
             weight,
             granularity,

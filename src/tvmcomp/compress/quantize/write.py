@@ -3,6 +3,8 @@
 y = conv2d(x, w)  ->  x.q = quantize(x); x.dq = dequantize(x.q)
                       w = dequantize_weight(w.codes, w.scale)
                       y = conv2d(x.dq, w)
+
+or, with the range of x taken at run time, y = conv2d(dynamic_quantize(x), w)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tvm.ir import Expr
 from tvmcomp.compress.packed_weight import UniformWeight
 from tvmcomp.compress.weight_form import BoundWeight, bind_weight
 from tvmcomp.frontend.block import leaves, substitute
+from tvmcomp.frontend.dynamic_form import DynamicForm, dynamic_quantize
 from tvmcomp.graph.dataflow import Dataflow
 from tvmcomp.graph.layers import QParams
 from tvmcomp.model import Model
@@ -31,11 +34,13 @@ def write(
     dtype: str,
     forms: Mapping[str, UniformWeight],
     layers: Mapping[str, str],
+    dynamic: Mapping[str, DynamicForm],
 ) -> Model:
     """The model with a pair behind every tensor in `qparams` and `forms` in place of weights.
 
-    flow:   the dataflow of `model`; dtype: of the codes.
-    forms:  by parameter; layers: layer -> the parameter that is its weight.
+    flow:    the dataflow of `model`; dtype: of the codes.
+    forms:   by parameter; layers: layer -> the parameter that is its weight.
+    dynamic: layer -> the form of its input, for layers whose input's range is taken at run time.
     """
     bound = {name: bind_weight(form, name) for name, form in forms.items()}
     kept = _read_elsewhere(flow, layers)
@@ -47,6 +52,7 @@ def write(
         for name, weight in bound.items()
     }
     renamed: dict[relax.Var, Expr] = {}
+    inputs: dict[tuple[relax.Var, DynamicForm], relax.Var] = {}
     for var in flow.parameters:
         if str(var.name) in qparams:
             renamed[var] = _pair(bindings, var, qparams[str(var.name)], dtype)
@@ -56,7 +62,11 @@ def write(
             bindings[var] = substitute(value, renamed)
         else:
             bindings.setdefault(weights[own], bound[own].call)
-            bindings[var] = substitute(value, {**renamed, value.args[1]: weights[own]})
+            x = value.args[0]
+            read = {**renamed, value.args[1]: weights[own]}
+            if str(var.name) in dynamic:
+                read[x] = _coded(bindings, inputs, x, dynamic[str(var.name)])
+            bindings[var] = substitute(value, read)
         if str(var.name) in qparams:
             renamed[var] = _pair(bindings, var, qparams[str(var.name)], dtype)
     outputs = tuple(substitute(var, renamed) for var in flow.outputs)
@@ -86,6 +96,21 @@ def _pair(
     real = relax.DataflowVar(f"{var.name}.dq", var.ty)
     bindings[real] = relax.op.dequantize(codes, scale, zero_point, axis=-1, out_dtype="float32")
     return real
+
+
+def _coded(
+    bindings: dict[relax.Var, Expr],
+    inputs: dict[tuple[relax.Var, DynamicForm], relax.Var],
+    x: relax.Var,
+    form: DynamicForm,
+) -> relax.Var:
+    """dynamic_quantize(x), once for all layers that read x in this form."""
+    if (x, form) not in inputs:
+        call = dynamic_quantize(x, form)
+        name = f"{x.name}.{'per_token' if form.per_token else 'per_tensor'}"
+        inputs[x, form] = relax.DataflowVar(name, call.ty_args[0])
+        bindings[inputs[x, form]] = call
+    return inputs[x, form]
 
 
 def _parameters(

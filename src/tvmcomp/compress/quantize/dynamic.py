@@ -1,0 +1,65 @@
+"""Which layers read their input as codes of a range taken at run time.
+
+y = matmul(x, w)   ->   y = matmul(dynamic_quantize(x), w)          conv2d likewise; all else stays float32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from tvmcomp.compress.granularity import PerToken
+from tvmcomp.compress.quantize.activations import DynamicActivations
+from tvmcomp.compress.quantize.graph import Graph, Weighted
+from tvmcomp.compress.quantize.placement import Selection, Skipped
+from tvmcomp.frontend.dynamic_form import DynamicDtype, DynamicForm
+from tvmcomp.target import RangeOf, Target
+
+__all__ = ["DynamicPlacement", "place_dynamic", "span"]
+
+
+@dataclass(frozen=True)
+class DynamicPlacement:
+    """Layers with a weight by name, the form of each one's input, and what stays in float."""
+
+    layers: tuple[tuple[str, Weighted], ...]
+    inputs: Mapping[str, DynamicForm]
+    skipped: tuple[Skipped, ...]
+
+
+def span(activations: DynamicActivations, op: str) -> RangeOf:
+    """What one range of the input of `op` is of."""
+    per_token = isinstance(activations.granularity, PerToken) and op == "dense"
+    return "token" if per_token else "tensor"
+
+
+def place_dynamic(
+    graph: Graph, target: Target, selection: Selection, activations: DynamicActivations
+) -> DynamicPlacement:
+    """Every convolution and dense layer that `target` runs so and `selection` does not leave out."""
+    layers: list[tuple[str, Weighted]] = []
+    inputs: dict[str, DynamicForm] = {}
+    skipped: list[Skipped] = []
+    for name in graph.values:
+        layer = graph.weighted(name)
+        if layer is None:
+            # Work without a weight, such as attention's products; element-wise operators are no loss in float.
+            if macs := graph.macs(name):
+                skipped.append(Skipped(name, graph.op(name), "has no weight to quantize", macs))
+            continue
+        per = span(activations, layer.op)
+        scheme = target.dynamic_scheme(layer.op, per)
+        names = (name, layer.weight.removesuffix(".weight"))
+        reason = (
+            f"target {target.name} has no {layer.op} with ranges taken at run time"
+            if scheme is None
+            else selection.refusal(layer.op, names)
+        )
+        if scheme is None or reason is not None:
+            skipped.append(Skipped(name, layer.op, str(reason), graph.macs(name)))
+            continue
+        layers.append((name, layer))
+        dtype = cast(DynamicDtype, scheme.activation.dtype)
+        inputs[name] = DynamicForm(dtype, per_token=per == "token")
+    return DynamicPlacement(tuple(layers), inputs, tuple(skipped))
