@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tvmcomp.flow import Executable
     from tvmcomp.flow import compile_model as compile
     from tvmcomp.flow import compress_model as compress
+    from tvmcomp.flow import evaluate_model as evaluate
     from tvmcomp.frontend import from_onnx, from_torch, load_model
     from tvmcomp.model import Model
     from tvmcomp.runtime import Network, load
@@ -28,6 +29,7 @@ __all__ = [
     "Target",
     "compile",
     "compress",
+    "evaluate",
     "from_onnx",
     "from_torch",
     "load",
@@ -43,6 +45,7 @@ _HOMES = {
     "Target": "target:Target",
     "compile": "flow:compile_model",
     "compress": "flow:compress_model",
+    "evaluate": "flow:evaluate_model",
     "from_onnx": "frontend:from_onnx",
     "from_torch": "frontend:from_torch",
     "load": "runtime:load",

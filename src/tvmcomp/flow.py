@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -28,18 +29,32 @@ from tvmcomp.build.dump import layer_text
 from tvmcomp.build.pipeline import BuildState, build
 from tvmcomp.calibrate import collect, load_samples
 from tvmcomp.compress import CompressResult, Recipe, compress
-from tvmcomp.errors import CalibrationError
+from tvmcomp.errors import CalibrationError, IncompatibleHostError
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import Dequantize, LayerGraph, Opaque, Quantize, View
-from tvmcomp.measure import Measurement, describe_inputs, latency, sample_inputs
-from tvmcomp.model import Model
+from tvmcomp.measure import (
+    DataSet,
+    EntryPoint,
+    Evaluation,
+    Measurement,
+    Reference,
+    describe_inputs,
+    evaluate,
+    is_entry_point,
+    latency,
+    load_dataset,
+    load_entry_point,
+    original,
+    sample_inputs,
+)
+from tvmcomp.model import Model, Signature
 from tvmcomp.runtime import Network
 from tvmcomp.target import Target, host_cpu
 
 if TYPE_CHECKING:
     from tvmcomp.calibrate import Data, Progress
 
-__all__ = ["Executable", "compile_model", "compress_model"]
+__all__ = ["Executable", "compile_model", "compress_model", "evaluate_model", "evaluation_data"]
 
 
 def compress_model(
@@ -141,20 +156,77 @@ class Executable:
         write_artifact(path, replace(self.payload, measurements=self.measurements))
 
 
+def evaluation_data(
+    data: Path | str | Mapping[str, np.ndarray] | Callable[..., object],
+    signature: Signature,
+    labels: str | None = None,
+) -> DataSet | EntryPoint:
+    """What `evaluate_model` takes, read and checked: an .npz file, arrays, "module:function" or a function."""
+    if isinstance(data, Path | Mapping):
+        return load_dataset(data, signature, labels)
+    if not isinstance(data, str):
+        return EntryPoint(getattr(data, "__qualname__", type(data).__name__), data)
+    if is_entry_point(data):
+        return load_entry_point(data)
+    return load_dataset(Path(data), signature, labels)
+
+
+def evaluate_model(
+    executable: Executable,
+    data: Path | str | Mapping[str, np.ndarray] | Callable[..., object] | DataSet | EntryPoint,
+    *,
+    source: Model | None = None,
+    labels: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Accuracy of a compiled network beside its source's, agreement and SQNR; kept for the artifact.
+
+    data:   an .npz file or arrays with the inputs' names and `labels` (class ids; without them there is
+            agreement and SQNR only), or a function, or its "package.module:function", that takes
+            predict({input: array}) -> {output: array} and returns a score or a dict of scores.
+    source: the model before compression: it is run too, compiled in float32.
+    The file the model came from runs in its own framework beside them, where that is installed.
+    Raises DataError for data that does not fit, IncompatibleHostError for code of another machine.
+    """
+    signature = executable.build.model.signature
+    known = (
+        data if isinstance(data, DataSet | EntryPoint) else evaluation_data(data, signature, labels)
+    )
+    target = executable.build.target
+    if not _runs_here(target):
+        raise IncompatibleHostError(
+            f"code for {target.name} does not run on this machine, so it cannot be evaluated here; "
+            "compile and evaluate it there"
+        )
+    # One thread each: calls are short, and the networks take turns.
+    with ExitStack() as stack:
+        network = stack.enter_context(Network.from_payload(executable.payload))
+        references = []
+        if source is not None and executable.payload.manifest.recipe is not None:
+            references.append(Reference("tvmcomp", "float32", _execute(source, target, threads=1)))
+        file = Path(executable.build.model.provenance.source)
+        references.append(stack.enter_context(original(file, signature)))
+        found = evaluate(network.run, references, known, progress)
+    executable.measurements["evaluation"] = found.to_dict()
+    return found
+
+
 def _target(target: Target | str | Path) -> Target:
     return target if isinstance(target, Target) else Target.load(target)
 
 
 def _execute(
-    model: Model, target: Target
+    model: Model, target: Target, threads: int | None = None
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """Run `model` on this machine: as `target` would, or as the host where it lacks the instructions.
 
-    Integer results are the same on every target and float ones within the golden run's tolerance.
+    threads: all processors if not given. Integer results are the same on every target and float ones
+    within the golden run's tolerance.
     """
     state = build(model, target if _runs_here(target) else Target.load("host"))
     inputs = sample_inputs(state.model.signature)
-    network = Network.from_payload(_payload(state, None, inputs), threads=os.cpu_count() or 1)
+    count = threads or os.cpu_count() or 1
+    network = Network.from_payload(_payload(state, None, inputs), threads=count)
     return network.run
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tvmcomp.cli.samples import read_npz, run_samples, sample_calls, write_npz
+from tvmcomp.cli.samples import run_samples, sample_calls, write_npz
 from tvmcomp.errors import DataError, TvmcompError
+from tvmcomp.measure.exchange import read_npz
 from tvmcomp.model import Signature, TensorType
 
 BATCH_1 = Signature({"x": TensorType((1, 3), "float32")}, {"y": TensorType((1, 2), "float32")})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tvmcomp.errors import DataError
-from tvmcomp.measure import accuracy, judge
+from tvmcomp.measure import accuracy
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
 DATA = np.eye(3, dtype=np.float32)[LABELS]  # a predictor that returns its input is always right
@@ -76,21 +76,3 @@ def test_what_cannot_be_judged_is_refused(predict, data, labels, words):
 def test_batch_must_be_positive():
     with pytest.raises(DataError, match="batch"):
         accuracy(lambda x: x, DATA, LABELS, batch=0)
-
-
-def test_a_function_of_the_users_own():
-    found = judge(lambda x: x + 1, lambda predict: (predict(1.5), 12), "mean")
-    assert found.to_dict() == {
-        "value": 2.5,
-        "samples": 12,
-        "metric": "mean",
-        "standard_error": None,
-        "data_digest": None,
-    }
-    assert judge(lambda x: x, lambda _: 0.25, "f1").samples is None
-
-
-@pytest.mark.parametrize("result", [None, "good", float("nan"), (float("inf"), 3)])
-def test_a_function_that_returns_no_number_is_refused(result):
-    with pytest.raises(DataError, match="finite number"):
-        judge(lambda x: x, lambda _: result, "f1")

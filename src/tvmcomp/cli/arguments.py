@@ -15,7 +15,10 @@ __all__ = [
     "Artifact",
     "Calibration",
     "DryRun",
+    "Eval",
     "InputShapes",
+    "Labels",
+    "MaxDrop",
     "Model",
     "OptionalRecipe",
     "TargetName",
@@ -66,6 +69,30 @@ Calibration: TypeAlias = Annotated[
         metavar="DATA",
         help="Samples for a recipe: an .npz whose keys are input names (axis 0 counts samples), "
         "or a folder of .npy files.",
+    ),
+]
+Eval: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--eval",
+        metavar="DATA",
+        help="Report accuracy, agreement and SQNR against the source: an .npz of samples with class "
+        "ids under 'labels', or package.module:function, which gets predict(inputs) -> outputs and "
+        "returns a score or a dict of scores.",
+    ),
+]
+Labels: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--labels", metavar="KEY", help="The key of the class ids in --eval's .npz."),
+]
+MaxDrop: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="POINTS",
+        min=0.0,
+        help="Exit 7 if accuracy falls by more percentage points (a function's first score: by more "
+        "in its own units).",
     ),
 ]
 InputShapes: TypeAlias = Annotated[

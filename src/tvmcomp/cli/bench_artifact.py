@@ -12,11 +12,12 @@ from warnings import warn
 import numpy as np
 
 from tvmcomp.artifact import Source, read_artifact
-from tvmcomp.cli.samples import read_npz, sample_calls
+from tvmcomp.cli.samples import sample_calls
 from tvmcomp.cli.screen import Progress, no_progress
 from tvmcomp.cli.subject import contender
 from tvmcomp.errors import DataError
 from tvmcomp.measure import GENERATED, Turns, bench, peer_contenders, sample_inputs
+from tvmcomp.measure.exchange import read_npz
 from tvmcomp.model import Signature
 
 __all__ = ["bench_artifact", "find_source"]

@@ -10,13 +10,17 @@ import typer
 from tvmcomp.cli.arguments import (
     Calibration,
     DryRun,
+    Eval,
     InputShapes,
+    Labels,
+    MaxDrop,
     Model,
     OptionalRecipe,
     TargetName,
     check_output,
     parse_shapes,
 )
+from tvmcomp.cli.evaluation import evaluation_lines
 from tvmcomp.cli.screen import Answer, Screen, print_pairs
 from tvmcomp.cli.skipped import quantized_line, skipped_json, skipped_lines
 
@@ -36,6 +40,9 @@ def compile(
     calibration: Calibration = None,
     target: TargetName = "host",
     input_shape: InputShapes = None,
+    eval: Eval = None,
+    labels: Labels = None,
+    max_drop: MaxDrop = None,
     dump_ir: Annotated[
         Path | None,
         typer.Option("--dump-ir", metavar="FOLDER", help="Write what each phase made there."),
@@ -45,13 +52,13 @@ def compile(
     """Compile a model into one artifact.
 
     Without --recipe it stays float32. The artifact is written at the end, whole, and replaces an
-    existing file only then.
+    existing file only then. One that misses --max-drop goes beside it, to OUT.missed.tvmcomp.
     """
     shapes = parse_shapes(input_shape)
     check_output(output)
     from tvmcomp.cli.compile_file import Job, check_job, compile_file
 
-    job = Job(model, target, recipe, calibration, shapes)
+    job = Job(model, target, recipe, calibration, shapes, eval, labels, max_drop)
     if dry_run:
         with screen.progress() as progress:
             checked, device = check_job(job, progress)
@@ -70,9 +77,12 @@ def compile(
         "kernel_calls": made.kernel_calls,
         "latency": made.latency.to_dict(),
         "skipped": skipped_json(made.compressed),
+        "evaluation": None if made.evaluation is None else made.evaluation.to_dict(),
+        "missed": made.missed or None,
         "seconds": dict(made.seconds),
     }
-    return Answer(data, lambda: _show(made, recipe))
+    missed = f"{made.missed}; wrote {made.output} instead of {output}" if made.missed else ""
+    return Answer(data, lambda: _show(made, recipe), missed)
 
 
 def _show(made: Compiled, recipe: str | None) -> None:
@@ -91,6 +101,7 @@ def _show(made: Compiled, recipe: str | None) -> None:
                 f"{latency.median_ms:.3f} ms (p10 {latency.p10_ms:.3f}, p90 {latency.p90_ms:.3f}, "
                 f"{latency.repeats} calls, {latency.threads} thread)",
             ),
+            *evaluation_lines(None if made.evaluation is None else made.evaluation.to_dict()),
             ("took", ", ".join(f"{name} {s:.1f} s" for name, s in made.seconds.items())),
         ]
     )

@@ -10,16 +10,20 @@ import typer
 from tvmcomp.cli.arguments import (
     Calibration,
     DryRun,
+    Eval,
     InputShapes,
+    Labels,
+    MaxDrop,
     Model,
     TargetName,
     parse_shapes,
 )
+from tvmcomp.cli.evaluation import evaluation_lines
 from tvmcomp.cli.screen import Answer, Screen, print_pairs, print_table
 from tvmcomp.cli.skipped import skipped_json, skipped_lines
 
 if TYPE_CHECKING:
-    from tvmcomp.compress import CompressResult
+    from tvmcomp.cli.compile_file import Compressed
 
 __all__ = ["compress"]
 
@@ -36,36 +40,44 @@ def compress(
     calibration: Calibration = None,
     target: TargetName = "host",
     input_shape: InputShapes = None,
+    eval: Eval = None,
+    labels: Labels = None,
+    max_drop: MaxDrop = None,
     dry_run: DryRun = False,
 ) -> Answer:
     """Show what a recipe does to each layer.
 
-    Scheme, bytes and error of every layer it changes; what stays in float, and why.
+    Scheme, bytes and error of every layer it changes; what stays in float, and why; with --eval, what
+    it costs in accuracy when compiled.
     """
     shapes = parse_shapes(input_shape)
     from tvmcomp.cli.compile_file import Job, check_job, compress_file
 
-    job = Job(model, target, recipe, calibration, shapes)
+    job = Job(model, target, recipe, calibration, shapes, eval, labels, max_drop)
     if dry_run:
         with screen.progress() as progress:
             _, device = check_job(job, progress)
         plan = {"model": str(model), "target": device.name, "recipe": recipe, "layers": None}
         return Answer(plan, lambda: print(f"ok: {recipe} would be applied for {device.name}"))
     with screen.progress() as progress:
-        result, device = compress_file(job, progress)
+        made = compress_file(job, progress)
+    result = made.result
     data = {
         "model": str(model),
-        "target": device.name,
+        "target": made.target.name,
         "recipe": result.recipe.to_dict(),
         "params_bytes": result.model.params_bytes,
         "calibration_digest": result.calibration_digest,
         "layers": [asdict(layer) for layer in result.layers],
         "skipped": skipped_json(result),
+        "evaluation": None if made.evaluation is None else made.evaluation.to_dict(),
+        "missed": made.missed or None,
     }
-    return Answer(data, lambda: _show(result))
+    return Answer(data, lambda: _show(made), made.missed)
 
 
-def _show(result: CompressResult) -> None:
+def _show(made: Compressed) -> None:
+    result = made.result
     print_table(
         ("layer", "operator", "scheme", "MACs ", "bytes ", "to ", "weight SQNR dB "),
         [
@@ -86,5 +98,6 @@ def _show(result: CompressResult) -> None:
         [
             ("parameters", f"{result.model.params_bytes:,} bytes"),
             *(("left in float", line) for line in skipped_lines(result)),
+            *evaluation_lines(None if made.evaluation is None else made.evaluation.to_dict()),
         ]
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tvmcomp.cli.arguments import Artifact, existing
+from tvmcomp.cli.evaluation import evaluation_lines
 from tvmcomp.cli.screen import Answer, Screen, print_pairs, print_table
 from tvmcomp.errors import IncompatibleHostError
 
@@ -106,6 +107,8 @@ def _measurements(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in found.items():
         if not isinstance(value, Mapping):
             yield name, str(value)
+        elif name == "evaluation":
+            yield from evaluation_lines(value)
         elif "median_ms" in value:
             yield name, _spread(value)
         elif "metric" in value:

@@ -29,7 +29,8 @@ def run(
     dry_run: DryRun = False,
 ) -> Answer:
     """Run an artifact on a file's samples."""
-    from tvmcomp.cli.samples import read_npz, run_samples, sample_calls, write_npz
+    from tvmcomp.cli.samples import run_samples, sample_calls, write_npz
+    from tvmcomp.measure.exchange import read_npz
     from tvmcomp.runtime import load
 
     check_output(output)

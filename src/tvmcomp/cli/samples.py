@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +14,7 @@ import numpy as np
 from tvmcomp.errors import DataError, TvmcompError
 from tvmcomp.model import Signature, TensorType
 
-__all__ = ["Runnable", "read_npz", "run_samples", "sample_calls", "write_npz"]
+__all__ = ["Runnable", "run_samples", "sample_calls", "write_npz"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -27,21 +26,6 @@ class Runnable(Protocol):
     def signature(self) -> Signature: ...
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]: ...
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file; pickled objects are refused."""
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                raise DataError(f"{path}: holds one array without a name; save it with numpy.savez")
-            return {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error)
-    raise DataError(f"{path}: cannot be read as .npz ({reason}); save it with numpy.savez")
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:

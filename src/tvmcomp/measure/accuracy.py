@@ -1,4 +1,4 @@
-"""Accuracy of a predictor over labelled data, or by a function of the user's own."""
+"""Accuracy of a predictor over labelled data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from tvmcomp.errors import DataError
 from tvmcomp.measure.provenance import describe_inputs
 
-__all__ = ["Accuracy", "accuracy", "judge"]
+__all__ = ["Accuracy", "accuracy"]
 
 Data = np.ndarray | Mapping[str, np.ndarray]
 Predict = Callable[[Any], Any]
@@ -20,16 +20,13 @@ Predict = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`value` of `metric` over `samples`; `standard_error` of a share, None for a metric of the user's.
-
-    `samples` and `data_digest` are None when the user's function did not say what it looked at.
-    """
+    """`value` of `metric` over `samples`, a share with its standard error."""
 
     value: float
-    samples: int | None
+    samples: int
     metric: str
-    standard_error: float | None
-    data_digest: str | None
+    standard_error: float
+    data_digest: str
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form."""
@@ -65,22 +62,6 @@ def accuracy(predict: Predict, data: Data, labels: np.ndarray, *, batch: int = 1
     named = data if isinstance(data, Mapping) else {"data": data}
     digest = describe_inputs({**named, "labels": labels}, "").digest
     return Accuracy(share, total, "top1", error, digest)
-
-
-def judge(predict: Predict, evaluate: Callable[[Predict], Any], metric: str) -> Accuracy:
-    """The user's own metric: `evaluate(predict)` returns its value, or (value, samples)."""
-    result = evaluate(predict)
-    value, samples = result if isinstance(result, tuple) else (result, None)
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(
-            f"the evaluation function returned {result!r}; return a finite number, "
-            "or a tuple (number, samples)"
-        )
-    return Accuracy(value, None if samples is None else int(samples), metric, None, None)
 
 
 def _samples(data: Data, labels: np.ndarray) -> int:

@@ -1,13 +1,32 @@
-"""Named arrays in a file between two processes, whatever the names are."""
+"""Named arrays in files: a user's .npz, and what two processes hand each other whatever the names are."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["load_arrays", "save_arrays"]
+from tvmcomp.errors import DataError
+
+__all__ = ["load_arrays", "read_npz", "save_arrays"]
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file; pickled objects are refused."""
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise DataError(f"{path}: holds one array without a name; save it with numpy.savez")
+            return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error)
+    raise DataError(f"{path}: cannot be read as .npz ({reason}); save it with numpy.savez")
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

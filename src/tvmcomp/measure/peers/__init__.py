@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tvmcomp.measure.peers.select import PEERS, peer_contenders
+from tvmcomp.measure.peers.select import PEERS, original_contender, peer_contenders
 
-__all__ = ["PEERS", "peer_contenders"]
+__all__ = ["PEERS", "original_contender", "peer_contenders"]

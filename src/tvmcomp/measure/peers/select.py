@@ -14,7 +14,7 @@ from tvmcomp.measure.exchange import save_arrays
 from tvmcomp.measure.inputs import GENERATED, sample_inputs
 from tvmcomp.model import Signature
 
-__all__ = ["PEERS", "peer_contenders"]
+__all__ = ["PEERS", "original_contender", "peer_contenders"]
 
 _ROOM = "tvmcomp.measure.peers"
 _GENERATED_SAMPLES = 8
@@ -87,6 +87,18 @@ def peer_contenders(
     about = "the calibration data given" if given else f"{_GENERATED_SAMPLES} samples, {GENERATED}"
     model = _Source(source.resolve(), shapes, path, about, scratch)
     return tuple(contender for name in dict.fromkeys(names) for contender in PEERS[name](model))
+
+
+def original_contender(source: Path, signature: Signature) -> Contender | None:
+    """The model file as it is in the framework it is written for; None for a file of another kind."""
+    shapes = {name: list(of.shape) for name, of in signature.inputs.items()}
+    path = str(source.resolve())
+    if source.suffix == ".onnx":
+        options = {"path": path, "shapes": shapes, "about": {}}
+        return Contender("onnxruntime", "as given", f"{_ROOM}.onnxruntime:open_session", options)
+    if source.suffix == ".pt2":
+        return Contender("torch", "as given", f"{_ROOM}.torch:open_eager", {"path": path})
+    return None
 
 
 def _made(signature: Signature) -> dict[str, np.ndarray]:
