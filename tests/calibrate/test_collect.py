@@ -7,7 +7,15 @@ import pytest
 from tvm import relax
 
 from toys import Toy, run
-from tvmcomp.calibrate import MinMax, Percentile, collect, taps
+from tvmcomp.calibrate import (
+    Entropy,
+    MinMax,
+    MovingAverage,
+    Observer,
+    Percentile,
+    collect,
+    taps,
+)
 from tvmcomp.errors import CalibrationError
 from tvmcomp.graph.dataflow import Dataflow
 from tvmcomp.model import Model
@@ -78,10 +86,11 @@ def test_order_of_samples_does_not_matter() -> None:
     assert (one.low, one.high) == (other.low, other.high)
 
 
-def test_a_model_that_overflows_is_an_error() -> None:
+@pytest.mark.parametrize("observer", [MinMax(), MovingAverage(), Entropy()])
+def test_a_model_that_overflows_is_an_error(observer: Observer) -> None:
     x = np.float32([[1, 1, 1, 1], [3e38, 0, 0, 0]])
     with pytest.raises(CalibrationError, match=r"tensor 'layer.a' is NaN or infinite on sample 1"):
-        collect(chain(), x, {"layer.a": MinMax()}, run)
+        collect(chain(), x, {"layer.a": observer}, run)
 
 
 def test_bad_data_is_refused_before_the_model_is_compiled() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tvmcomp.calibrate import MSE, MinMax, Observer, Percentile, TensorStats
+from tvmcomp.calibrate import MSE, MinMax, MovingAverage, Observer, Percentile, TensorStats
 from tvmcomp.calibrate.histogram import Histogram
 from tvmcomp.errors import CalibrationError
 
@@ -186,3 +186,37 @@ class TestHistogram:
         edges, counts, _ = histogram.row(0)
         assert len(edges) <= 64
         assert counts.sum() == 120
+
+
+def test_moving_average_weighs_later_batches_more() -> None:
+    batches = [np.float32([[-1, 4]]), np.float32([[-3, 8]]), np.float32([[-2, 0]])]
+    stats = observe(MovingAverage(0.75), *batches)
+    low, high = -1.0, 4.0
+    for batch in batches[1:]:
+        low, high = 0.75 * low + 0.25 * batch.min(), 0.75 * high + 0.25 * batch.max()
+    assert (float(stats.low), float(stats.high)) == (low, high)
+    assert (stats.minimum, stats.maximum, stats.count) == (-3, 8, 6)
+    assert equal(stats, observe(MovingAverage(0.75), *batches))
+    assert not equal(stats, observe(MovingAverage(0.75), *batches[::-1]))
+    assert observe(MovingAverage(0.0), *batches).high == 0
+
+
+def test_moving_average_of_one_batch_is_its_range() -> None:
+    data = heavy_tailed(30, 3)
+    for axis in (None, 1):
+        one, exact = observe(MovingAverage(axis=axis), data), observe(MinMax(axis), data)
+        assert equal(one, exact)
+    zeros = observe(MovingAverage(), np.zeros((4, 3), np.float32), np.zeros((4, 3), np.float32))
+    assert zeros.low == zeros.high == 0
+
+
+def test_moving_average_passes_over_empty_batches() -> None:
+    empty = np.empty((0, 3), np.float32)
+    data = heavy_tailed(30, 3)
+    assert equal(observe(MovingAverage(), empty, data, empty), observe(MinMax(), data))
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, np.nan])
+def test_momentum_out_of_range(momentum: float) -> None:
+    with pytest.raises(CalibrationError, match=r"like 0\.9"):
+        MovingAverage(momentum)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toys import Toy, run
-from tvmcomp.calibrate import MSE, MinMax, Percentile, collect
+from tvmcomp.calibrate import MSE, Entropy, MinMax, MovingAverage, Percentile, collect
 from tvmcomp.compress import (
     DynamicActivations,
     FloatActivations,
@@ -29,6 +29,8 @@ from tvmcomp.target import OPS, Target
 OBSERVERS = st.one_of(
     st.builds(MinMax, axis=st.none()),
     st.builds(Percentile, st.floats(51, 100)),
+    st.builds(MovingAverage, st.floats(0, 0.99)),
+    st.builds(Entropy, levels=st.integers(3, 256)),
     st.builds(MSE, levels=st.integers(2, 256), exact_zero=st.booleans()),
 )
 STEPS = st.builds(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tvmcomp.calibrate.collect import Execute, Progress, collect, taps
-from tvmcomp.calibrate.observers import MSE, MinMax, Observer, Percentile
+from tvmcomp.calibrate.entropy import Entropy
+from tvmcomp.calibrate.observers import MSE, MinMax, MovingAverage, Observer, Percentile
 from tvmcomp.calibrate.samples import Data, Samples, load_samples
 from tvmcomp.calibrate.stats import Calibration, TensorStats
 
@@ -11,8 +12,10 @@ __all__ = [
     "MSE",
     "Calibration",
     "Data",
+    "Entropy",
     "Execute",
     "MinMax",
+    "MovingAverage",
     "Observer",
     "Percentile",
     "Progress",

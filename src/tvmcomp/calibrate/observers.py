@@ -1,22 +1,22 @@
 """Observers: how the range of a tensor is chosen from the values it takes over the calibration data.
 
-All of them stream: memory does not grow with the data, and neither the order of the batches nor how the
-data is cut into batches changes the result.
+All of them stream: memory does not grow with the data. But for `MovingAverage` neither the order of the batches
+nor how the data is cut into batches changes the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
 from tvmcomp.calibrate.histogram import Histogram
-from tvmcomp.calibrate.stats import TensorStats
+from tvmcomp.calibrate.tally import AverageTally, HistogramTally, RangeTally, Tally
 from tvmcomp.errors import CalibrationError
 
-__all__ = ["MSE", "MinMax", "Observer", "Percentile", "Tally"]
+__all__ = ["MSE", "MinMax", "MovingAverage", "Observer", "Percentile"]
 
 # 64 KiB per tensor; between 16 and 64 bins fall on each of 256 levels.
 _BINS = 8192
@@ -24,16 +24,6 @@ _BINS = 8192
 _BINS_PER_CHANNEL = 2048
 _GRID = 128
 _ROUNDS = 8
-
-
-class Tally(Protocol):
-    """Statistics in the making."""
-
-    def update(self, values: np.ndarray) -> None:
-        """Take in one batch of values of the tensor."""
-
-    def stats(self) -> TensorStats:
-        """The range over everything taken in so far."""
 
 
 class Observer(Protocol):
@@ -55,7 +45,29 @@ class MinMax:
 
     def start(self) -> Tally:
         """An empty tally."""
-        return _RangeTally(self.axis)
+        return RangeTally(self.axis)
+
+
+@dataclass(frozen=True)
+class MovingAverage:
+    """Averages of each batch's smallest and largest value; later batches weigh more.
+
+    average = momentum * average + (1 - momentum) * batch, from the first batch's own values on. The result depends
+    on the order of the batches and on how the data is cut into them; the same batches give the same range.
+    """
+
+    momentum: float = 0.9
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.momentum < 1.0:
+            raise CalibrationError(
+                f"momentum {self.momentum} is out of range; use one from 0 to below 1, like 0.9"
+            )
+
+    def start(self) -> Tally:
+        """An empty tally."""
+        return AverageTally(self.axis, self.momentum)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Percentile:
 
     def start(self) -> Tally:
         """An empty tally."""
-        return _HistogramTally(self.axis, self._range)
+        return HistogramTally(self.axis, self._range, _bins(self.axis))
 
     def _range(
         self, histogram: Histogram, row: int, low: float, high: float
@@ -112,7 +124,7 @@ class MSE:
 
     def start(self) -> Tally:
         """An empty tally."""
-        return _HistogramTally(self.axis, self._range)
+        return HistogramTally(self.axis, self._range, _bins(self.axis))
 
     def _range(
         self, histogram: Histogram, row: int, low: float, high: float
@@ -144,66 +156,8 @@ class MSE:
         return float(counts @ np.square(values - scale * (codes - zero_point)))
 
 
-_Range: TypeAlias = Callable[[Histogram, int, float, float], tuple[float, float]]
-
-
-class _RangeTally:
-    def __init__(self, axis: int | None) -> None:
-        self._axis = axis
-        self._low = self._high = np.empty(0)
-        self._count = 0
-
-    def update(self, values: np.ndarray) -> None:
-        rows = _rows(values, self._axis)
-        if not rows.size:
-            return
-        low, high = rows.min(axis=1).astype(np.float64), rows.max(axis=1).astype(np.float64)
-        if self._count:
-            low, high = np.minimum(self._low, low), np.maximum(self._high, high)
-        self._low, self._high = low, high
-        self._count += values.size
-
-    def stats(self) -> TensorStats:
-        low, high = _shaped(self._low, self._axis), _shaped(self._high, self._axis)
-        return TensorStats(low, high, low, high, self._count)
-
-
-class _HistogramTally:
-    def __init__(self, axis: int | None, choose: _Range) -> None:
-        self._axis = axis
-        self._seen = _RangeTally(axis)
-        self._histogram: Histogram | None = None
-        self._choose = choose
-
-    def update(self, values: np.ndarray) -> None:
-        rows = _rows(values, self._axis)
-        if self._histogram is None:
-            bins = _BINS if self._axis is None else _BINS_PER_CHANNEL
-            self._histogram = Histogram(len(rows), bins)
-        self._seen.update(values)
-        self._histogram.update(rows)
-
-    def stats(self) -> TensorStats:
-        seen = self._seen.stats()
-        if self._histogram is None:
-            return seen
-        lows, highs = np.atleast_1d(seen.minimum), np.atleast_1d(seen.maximum)
-        ranges = [
-            self._choose(self._histogram, row, float(low), float(high))
-            for row, (low, high) in enumerate(zip(lows, highs, strict=True))
-        ]
-        low, high = (_shaped(np.array(ends), self._axis) for ends in zip(*ranges, strict=True))
-        return TensorStats(low, high, seen.minimum, seen.maximum, seen.count)
-
-
-def _rows(values: np.ndarray, axis: int | None) -> np.ndarray:
-    if axis is None:
-        return values.reshape(1, -1)
-    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-
-
-def _shaped(ends: np.ndarray, axis: int | None) -> np.ndarray:
-    return ends if axis is not None else ends.reshape(())
+def _bins(axis: int | None) -> int:
+    return _BINS if axis is None else _BINS_PER_CHANNEL
 
 
 def _with_zeros(histogram: Histogram, row: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from tvmcomp.calibrate import MSE, MinMax, Percentile
+from tvmcomp.calibrate import MSE, Entropy, MinMax, MovingAverage, Percentile
 from tvmcomp.compress.granularity import PerTensor, PerToken
 
 __all__ = ["Activations", "DynamicActivations", "FloatActivations", "StaticActivations"]
@@ -15,7 +15,7 @@ __all__ = ["Activations", "DynamicActivations", "FloatActivations", "StaticActiv
 class StaticActivations:
     """8-bit codes of the target's activation dtype; ranges come from calibration, once."""
 
-    observer: MinMax | Percentile | MSE = field(default_factory=MSE)
+    observer: MinMax | MovingAverage | Percentile | MSE | Entropy = field(default_factory=MSE)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from tvmcomp.calibrate import MSE, MinMax, Observer, Percentile, TensorStats
+from tvmcomp.calibrate import MSE, Entropy, MinMax, Observer, TensorStats
 from tvmcomp.compress.granularity import Granularity, PerAxis, PerGroup, PerTensor, resolve
 from tvmcomp.compress.packed_weight import UniformWeight
 from tvmcomp.compress.quantize.activations import (
@@ -232,9 +232,9 @@ def _activation(target: Target) -> CodeRange:
     return target.scheme_for(op).activation
 
 
-def _fitted(observer: MinMax | Percentile | MSE, codes: CodeRange) -> Observer:
-    """An MSE observer asked about the codes the tensor will get."""
-    if not isinstance(observer, MSE):
+def _fitted(observer: Observer, codes: CodeRange) -> Observer:
+    """An observer that counts levels asked about the codes the tensor will get."""
+    if not isinstance(observer, MSE | Entropy):
         return observer
     return replace(
         observer,
