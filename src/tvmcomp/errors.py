@@ -14,6 +14,7 @@ __all__ = [
     "TvmcompError",
     "UsageError",
     "VerificationError",
+    "VtaError",
 ]
 
 
@@ -51,6 +52,10 @@ class QuantizeError(RecipeError):
 
 class TargetError(TvmcompError):
     """A target descriptor is unknown, malformed, or has no code path yet."""
+
+
+class VtaError(TvmcompError):
+    """A configuration, instruction stream or program of the VTA accelerator is wrong."""
 
 
 class ArtifactError(TvmcompError):
