@@ -24,6 +24,7 @@ from tvmcomp.cli import (
     quickstart,
     targets,
     verify,
+    vta,
 )
 from tvmcomp.cli import run as run_verb
 from tvmcomp.cli.failure import Failure, failure_of, one_line
@@ -43,6 +44,7 @@ app = group(
     "4 verification failed, 5 incompatible host, 6 device, 7 gate missed, 130 interrupted."
 )
 app.add_typer(targets.app, name="targets")
+app.add_typer(vta.app, name="vta")
 for _name, _verb in (
     ("compress", compress.compress),
     ("compile", compile.compile),

@@ -26,7 +26,7 @@ from tvmcomp.vta.text import format_instruction, parse_instruction
 __all__ = ["assemble", "disassemble"]
 
 _HEX_BYTES = 32
-_DTYPES = {".i8": np.dtype("int8"), ".i32": np.dtype("<i4")}
+_DTYPES = {".i8": "<i1", ".i32": "<i4"}
 _LARGEST = 1 << 32
 
 
@@ -105,6 +105,10 @@ class _Assembly:
         self.dram = np.zeros(size, np.uint8)
 
     def _data(self, directive: str, words: list[str]) -> None:
+        if directive not in (*_DTYPES, ".hex", ".uop", ".file"):
+            raise VtaError(
+                f"unknown directive {directive!r}; use .dram, .i8, .i32, .hex, .file, .uop or .launch"
+            )
         if self.dram is None:
             raise VtaError(f"{directive} before .dram")
         if not words:
@@ -130,11 +134,7 @@ class _Assembly:
                 ) from None
         if directive == ".uop":
             return encode_uops(map(_uop, values), self.config).view(np.uint8)
-        if directive == ".file":
-            return self._file(values)
-        raise VtaError(
-            f"unknown directive {directive!r}; use .dram, .i8, .i32, .hex, .file, .uop or .launch"
-        )
+        return self._file(values)
 
     def _file(self, values: list[str]) -> np.ndarray:
         if len(values) != 1 or self.folder is None:
@@ -150,7 +150,7 @@ class _Assembly:
 
 def _numbers(directive: str, values: list[str]) -> np.ndarray:
     dtype = _DTYPES[directive]
-    info = np.iinfo(dtype)
+    info = np.iinfo(np.dtype(dtype))
     numbers = [_integer(value) for value in values]
     for number in numbers:
         if not info.min <= number <= info.max:

@@ -16,8 +16,9 @@ program = b.build()
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -183,7 +184,7 @@ class Builder:
         if last is None or self._pops[source] or getattr(self._stream[last], flag):
             self._append(_NOPS[source])
             last = self._last[source]
-        self._stream[last] = replace(self._stream[last], **{flag: 1})  # type: ignore[type-var]
+        self._stream[last] = _with_flags(self._stream[last], {flag: 1})
 
     def pop(self, source: Stage, to: Stage) -> None:
         """The next instruction of `to` waits for a token of `source`."""
@@ -217,7 +218,7 @@ class Builder:
 
     def _append(self, instruction: Instruction) -> None:
         stage = stage_of(instruction)
-        instruction = replace(instruction, **self._pops[stage])  # type: ignore[type-var]
+        instruction = _with_flags(instruction, self._pops[stage])
         self._pops[stage] = {}
         encode(instruction, self.config)
         self._last[stage] = len(self._stream)
@@ -235,6 +236,11 @@ class Builder:
         if (source, to) not in _FLAGS:
             raise VtaError(f"no token queue from {source.name} to {to.name}; go through COMPUTE")
         return _FLAGS[source, to]
+
+
+def _with_flags(instruction: Any, flags: Mapping[str, int]) -> Instruction:
+    flagged: Instruction = replace(instruction, **flags)
+    return flagged
 
 
 def _loops(uops: Uops, outer: Loop, inner: Loop) -> dict[str, int]:

@@ -52,8 +52,10 @@ def check(program: Program, config: VtaConfig) -> list[Finding]:
     uops = _UopMemory(program, config)
     for launch, stream in enumerate(program.launches):
         order = _Order(stream, tokens)
-        illegal = [i for i, instruction in enumerate(stream) if isinstance(instruction, Illegal)]
-        findings += [Finding("illegal", launch, (i,), stream[i].reason) for i in illegal]  # type: ignore[union-attr]
+        for index, instruction in enumerate(stream):
+            if isinstance(instruction, Illegal):
+                message = f"instruction {index}: {instruction.reason}"
+                findings.append(Finding("illegal", launch, (index,), message))
         if order.blocked:
             findings.append(_deadlock(launch, stream, order))
             break
@@ -89,16 +91,15 @@ class _Order:
             for stage in Stage:
                 while heads[stage] < len(self.queues[stage]):
                     index = self.queues[stage][heads[stage]]
-                    if not all(waiting[queue] for queue in pops(stream[index])):
+                    if not all(waiting[token] for token in pops(stream[index])):
                         break
-                    self._enter(
-                        index, stage, heads[stage], [waiting[q].pop(0) for q in pops(stream[index])]
-                    )
-                    for queue in pushes(stream[index]):
-                        waiting[queue].append(index)
+                    pushers = [waiting[token].pop(0) for token in pops(stream[index])]
+                    self._enter(index, stage, heads[stage], pushers)
+                    for token in pushes(stream[index]):
+                        waiting[token].append(index)
                     heads[stage] += 1
                     moved = True
-        self.tokens = {queue: len(tokens) for queue, tokens in waiting.items()}
+        self.tokens = {token: len(pushers) for token, pushers in waiting.items()}
         self.blocked = tuple(q[heads[s]] for s, q in self.queues.items() if heads[s] < len(q))
 
     def _enter(self, index: int, stage: Stage, position: int, pushers: list[int | None]) -> None:

@@ -89,7 +89,7 @@ def _alu(config: VtaConfig, op: AluOp, name: str, *, immediate: bool) -> _Expr:
         _head(name)
         acc = _memory(config, Memory.ACC)
         uops, loops = _argument("uops"), _argument("loops")
-        imm = T.arg("imm", T.int32()) if immediate else None
+        imm: _Expr = T.arg("imm", T.int32()) if immediate else None
         status = _argument("status")
 
         def step(dst: _Expr, src: _Expr, _: _Expr) -> None:

@@ -50,7 +50,7 @@ _KEYS: Mapping[type, Mapping[str, tuple[tuple[str, ...], str]]] = {
     Alu: {**_LOOPS, **_IMM, **_RESERVED},
     Finish: _RESERVED,
 }
-_NAMES: Mapping[str, type] = {
+_NAMES: Mapping[str, type[Any]] = {
     "load": Load,
     "store": Store,
     "gemm": Gemm,
@@ -74,7 +74,7 @@ def format_instruction(instruction: Instruction) -> str:
     default = kind()
     for key, (names, separator) in _KEYS[kind].items():
         values = [getattr(instruction, name) for name in names]
-        if key == "unused_imm" and instruction.use_imm:  # type: ignore[union-attr]
+        if key == "unused_imm" and getattr(instruction, "use_imm", False):
             parts.append(f"imm={values[0]}")
         elif values != [getattr(default, name) for name in names]:
             texts = [f"{v:#x}" if key in _HEX else str(v) for v in values]
@@ -100,7 +100,7 @@ def parse_instruction(line: str) -> Instruction:
         if repeated:
             raise VtaError(f"{word!r} sets {min(repeated)} a second time")
         values |= new
-    return kind(**values)  # type: ignore[no-any-return]
+    return kind(**values)
 
 
 def _mnemonic(instruction: Any) -> str:
