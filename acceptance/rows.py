@@ -18,6 +18,9 @@ from acceptance import (
     speed,
     sqnr,
     threads,
+    vta_check,
+    vta_fuzz,
+    vta_speed,
 )
 from acceptance.row import Row
 
@@ -42,4 +45,8 @@ ROWS: tuple[Row, ...] = (
     indices.ROW,
     threads.ROW,
     bench_json.ROW,
+    # The VTA accelerator.
+    vta_fuzz.ROW,
+    vta_check.ROW,
+    vta_speed.ROW,
 )

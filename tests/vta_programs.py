@@ -106,7 +106,7 @@ def _load(rng, config, bound, memory):
     on_chip = Memory.ACC if memory == Memory.ACC_8BIT else memory
     pads = [int(n) for n in rng.integers(0, 3, 4)] if rng.random() < 0.4 else [0] * 4
     room = bound[on_chip]
-    y, x = int(rng.integers(1, 4)), int(rng.integers(1, 6))
+    y, x = int(rng.integers(0, 4)), int(rng.integers(1, 6))
     while (y + pads[0] + pads[1]) * (x + pads[2] + pads[3]) > room:
         pads, y = [0] * 4, 1
         x = min(x, room)

@@ -42,6 +42,34 @@ def matrix_multiply(n: int = 256, seed: int = 0) -> tuple[Program, int, np.ndarr
     return b.build(), ya, (w.astype(np.int32) @ x).astype(np.int8)
 
 
+def matrix_matrix(n: int = 256) -> tuple[Program, int, np.ndarray]:
+    """n x n times n x n, low bytes; the rows of the left matrix are INP elements."""
+    rng = np.random.default_rng(3)
+    x, w = (rng.integers(-128, 128, (n, n), dtype=np.int8) for _ in range(2))
+    b, m = Builder(CONFIG), n // K
+    half = min(CONFIG.depth(Memory.ACC) // m, n)  # rows at a time
+    xa, wa, ya = b.data(x), b.data(tiles(w)), b.space(n * n)
+    reset = b.uops([Uop(out) for out in range(m)])
+    dot = b.uops([Uop(out, k, out * m + k) for k in range(m) for out in range(m)])
+    b.load(Memory.WGT, wa, cols=m * m)
+    for first in range(0, n, half):
+        if first:
+            b.pop(COMPUTE, LOAD)
+            b.pop(STORE, COMPUTE)
+        b.gemm(reset, Loop(half, dst=m), reset=True)
+        b.load(Memory.INP, xa + first * n, cols=half * m)
+        token(b, LOAD, COMPUTE)
+        b.gemm(dot, Loop(half, dst=m, src=m))
+        b.push(COMPUTE, LOAD)
+        token(b, COMPUTE, STORE)
+        b.store(ya + first * n, cols=half * m)
+        b.push(STORE, COMPUTE)
+    b.pop(COMPUTE, LOAD)
+    b.pop(STORE, COMPUTE)
+    y = (x.astype(np.int32) @ w.T.astype(np.int32)).astype(np.int8)
+    return b.build(), ya, y.reshape(-1)
+
+
 def matrix_multiply_opt(
     n: int = 1024, tile: int = 256, *, contexts: int = 1, rounds: int = 1
 ) -> tuple[Program, int, np.ndarray]:
@@ -149,3 +177,11 @@ def convolution_opt(size: int = 14, channels: int = 256) -> tuple[Program, int, 
     )  # fmt: skip
     y = np.clip(total >> 8, -127, 127).astype(np.int8)
     return b.build(), ya, y.reshape(blocks, K, size, size).transpose(0, 2, 3, 1).reshape(-1)
+
+
+# Section 6 of the specification: inp, wgt, acc, uop, out bytes, gemm and alu iterations.
+PUBLISHED = {
+    matrix_multiply: (256, 65536, 0, 8, 256, 256, 0),
+    matrix_multiply_opt: (4096, 1048576, 0, 20, 1024, 4096, 192),
+    convolution_opt: (114688, 1179648, 0, 1144, 50176, 451584, 9408),
+}

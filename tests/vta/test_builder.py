@@ -11,14 +11,7 @@ from tvmcomp.vta.config import Memory
 from tvmcomp.vta.isa import Stage, Uop
 from tvmcomp.vta.machine import Mode
 from tvmcomp.vta.simulate import simulate
-from vta_workloads import CONFIG, convolution_opt, matrix_multiply, matrix_multiply_opt
-
-# Section 6: inp, wgt, acc, uop, out bytes, gemm and alu iterations.
-PUBLISHED = {
-    matrix_multiply: (256, 65536, 0, 8, 256, 256, 0),
-    matrix_multiply_opt: (4096, 1048576, 0, 20, 1024, 4096, 192),
-    convolution_opt: (114688, 1179648, 0, 1144, 50176, 451584, 9408),
-}
+from vta_workloads import CONFIG, PUBLISHED, matrix_multiply_opt
 
 
 @pytest.mark.parametrize("workload", PUBLISHED, ids=lambda w: w.__name__)

@@ -57,8 +57,8 @@ class Machine:
     """On-chip memories; they keep their contents from launch to launch.
 
     uop: uint32 [depth]; inp: int8 [depth, B*K]; acc: int32 [depth, B*K]; wgt: int8 [depth, K_in, K_out], transposed
-    for the GEMM kernel; out: int8 [depth, B*K], the copy STORE reads in hardware; stale: bool [depth], the
-    accumulators that copy does not hold.
+    for the GEMM kernel. Kept in the modes that need them: out, int8 [depth, B*K], the copy STORE reads in hardware;
+    stale, bool [depth], the accumulators that copy does not hold.
     """
 
     config: VtaConfig

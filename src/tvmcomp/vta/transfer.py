@@ -54,8 +54,8 @@ def load(
     top, left = instruction.y_pad_0, instruction.x_pad_0
     rows = _gather(instruction, dram, config)
     inside = (slice(top, top + instruction.y_size), slice(left, left + instruction.x_size))
-    tiles[inside] = rows.reshape(instruction.y_size, instruction.x_size, -1)
-    flat = tiles.reshape(height * width, -1)
+    tiles[inside] = rows.reshape(instruction.y_size, instruction.x_size, tiles.shape[2])
+    flat = tiles.reshape(height * width, tiles.shape[2])
     if mode == Mode.HARDWARE and memory == Memory.WGT and instruction.y_size:
         # The RTL never writes the zeros behind the last weight.
         end -= instruction.y_pad_1 * width + instruction.x_pad_1
