@@ -39,6 +39,7 @@ class Case:
     table: bool = False
     scale: float = 1.0
     narrow: bool = False  # weights of 7 bits
+    wide: bool = False  # weights of 9 bits
 
     @property
     def floats(self) -> bool:
@@ -84,7 +85,10 @@ def make(case: Case, seed: int = 0) -> Problem:
     points = {"x": 3, "y": case.zero_point, "r": 11}
     tensors = {
         name: TensorSpec(
-            name, shape, dtypes[name], None if case.floats else QParams(0.1, points[name])
+            name,
+            shape,
+            dtypes[name],
+            None if dtypes[name] == "float32" else QParams(0.1, points[name]),
         )
         for name, shape in shapes.items()
     }
@@ -116,10 +120,13 @@ def make(case: Case, seed: int = 0) -> Problem:
             **common,
         )
         return Problem(floats, tensors, layouts, arrays)
-    info = np.iinfo(case.y_dtype)
+    real = case.y_dtype == "float32"
+    info = np.iinfo("uint8" if real else case.y_dtype)
     spread = 60 * case.scale / (np.sqrt(depth) * 74 * 74)
     weight = rng.integers(-64, 65, shape) if case.narrow else rng.integers(-128, 128, shape)
     weight = weight.astype(np.int8)
+    if case.wide:
+        weight = rng.choice(np.array([-255, 254, 255, -1], np.int16), shape)
     middle = 128 if case.x_dtype == "uint8" else 0
     multiplier = (spread * rng.uniform(0.5, 1.5, case.outputs)).astype(np.float32)
     sums = weight.reshape(case.outputs, -1).sum(axis=1, dtype=np.int64)
@@ -128,8 +135,8 @@ def make(case: Case, seed: int = 0) -> Problem:
         weight=weight,
         multiplier=multiplier,
         bias=(center - multiplier * sums * middle).astype(np.float32),
-        low=info.min if case.low is None else int(case.low),
-        high=info.max if case.high is None else int(case.high),
+        low=(-np.inf if real else info.min) if case.low is None else case.low,
+        high=(np.inf if real else info.max) if case.high is None else case.high,
         residual_scale=0.37 if case.residual else 0.0,
         table=rng.permutation(256).astype(np.uint8).view(case.y_dtype) if case.table else None,
         **common,

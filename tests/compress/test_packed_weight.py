@@ -135,7 +135,26 @@ def test_scale_per_channel() -> None:
     shifted = UniformWeight.from_codes(
         codes, scale, np.int8([1, 0, 0]), bits=8, granularity=PerAxis(0)
     )
-    assert shifted.scale_per_channel(0) is None
+    assert shifted.scale_per_channel(0) is scale
+
+
+@pytest.mark.parametrize(
+    ("codes", "zero_point", "want", "dtype"),
+    [
+        (np.int8([[-128, 127]]), None, [[-128, 127]], np.int8),
+        (np.uint8([[0, 255]]), np.uint8([128]), [[-128, 127]], np.int8),
+        (np.uint8([[0, 255]]), np.uint8([127]), [[-127, 128]], np.int16),
+        (np.uint8([[0, 255]]), None, [[0, 255]], np.int16),
+        (np.int8([[-128, 3]]), np.int8([127]), [[-255, -124]], np.int16),
+    ],
+)
+def test_codes_less_their_zero_points(codes, zero_point, want, dtype) -> None:
+    scale = np.float32([0.5])
+    form = UniformWeight.from_codes(codes, scale, zero_point, bits=8, granularity=PerAxis(0))
+    centered = form.centered()
+    assert centered.dtype == dtype
+    np.testing.assert_array_equal(centered, want)
+    np.testing.assert_array_equal(form.dequantized(), centered * scale)
 
 
 @pytest.mark.parametrize(

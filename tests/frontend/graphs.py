@@ -9,7 +9,13 @@ import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["conv_net", "make", "node", "onnxruntime_outputs"]
+from tvmcomp.build.lower import lower
+from tvmcomp.compress.quantize import adopt_weights
+from tvmcomp.frontend import from_onnx
+from tvmcomp.graph.canonical import canonicalize
+from tvmcomp.graph.layers import LayerGraph
+
+__all__ = ["conv_net", "lowered", "make", "node", "onnxruntime_outputs"]
 
 node = helper.make_node
 
@@ -50,6 +56,11 @@ def conv_net(shape: Sequence[int | str | None] = (1, 3, 8, 8)) -> onnx.ModelProt
         node("Relu", ["c"], ["y"], name="/relu"),
     ]
     return make(nodes, {"x": shape}, weights=weights)
+
+
+def lowered(model: onnx.ModelProto) -> LayerGraph:
+    """The layers of a model as the build makes them, without compiling any."""
+    return lower(adopt_weights(canonicalize(from_onnx(model))))
 
 
 def onnxruntime_outputs(

@@ -91,6 +91,16 @@ EPILOGUES = {
     "beyond int32, s8": replace(BASE, scale=1e8, y_dtype="int8", low=-100),
     "narrow weights": replace(BASE, narrow=True),
     "narrow weights, s8": replace(BASE, narrow=True, x_dtype="int8"),
+    "weights of 9 bits": replace(BASE, wide=True),
+    "weights of 9 bits, s8, odd": replace(
+        BASE, wide=True, x_dtype="int8", inputs=13, groups=13, outputs=26
+    ),
+    "float result": replace(BASE, y_dtype="float32", outputs=21),
+    "float result, s8, clipped": replace(
+        BASE, x_dtype="int8", y_dtype="float32", low=90.5, high=130.25
+    ),
+    "float result, residual of codes": replace(BASE, y_dtype="float32", residual="int8"),
+    "float result, float residual": replace(BASE, y_dtype="float32", residual="float32"),
 }
 
 

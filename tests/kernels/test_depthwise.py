@@ -28,7 +28,9 @@ CASES = [
 ]
 
 
-def case(index, x_dtype="uint8", y_dtype="uint8", residual=None, multiply=1, seed=0, **fields):
+def case(
+    index, x_dtype="uint8", y_dtype="uint8", residual=None, multiply=1, seed=0, wide=False, **fields
+):
     batch, height, width, channels, kernel, strides, pads, dilation, halo, *pad = CASES[index]
     rng = np.random.default_rng(seed)
     out = [
@@ -55,8 +57,12 @@ def case(index, x_dtype="uint8", y_dtype="uint8", residual=None, multiply=1, see
         )  # fmt: skip
         return layer, tensors, layouts
     weight = random_values(rng, spec("w", (outputs, *kernel, 1), "int8"))
+    if wide:
+        weight = 2 * weight.astype(np.int16) + 1
     spread = 40.0 * np.sqrt(np.prod(kernel)) * 128
-    low, high = (-100, 111) if y_dtype == "int8" else (5, 249)
+    low, high = (
+        (-100.5, 90.25) if y_dtype == "float32" else (-100, 111) if y_dtype == "int8" else (5, 249)
+    )
     fields = {"low": low, "high": high, "residual_scale": 0.43 if residual else 0.0} | fields
     fields.setdefault("multiplier", (rng.uniform(0.5, 1.5, outputs) * 100 / spread).astype("f4"))
     fields.setdefault("bias", rng.uniform(-60, 160, outputs).astype(np.float32))
@@ -67,6 +73,14 @@ def case(index, x_dtype="uint8", y_dtype="uint8", residual=None, multiply=1, see
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_u8(row, index):
     check(build_depthwise, row, *case(index))
+
+
+@every_isa
+@pytest.mark.parametrize("y_dtype", ["uint8", "float32"])
+def test_weights_of_9_bits_and_float_results(row, y_dtype):
+    check(build_depthwise, row, *case(3, "uint8", y_dtype, wide=y_dtype == "uint8"))
+    check(build_depthwise, row, *case(1, "int8", y_dtype, wide=True))
+    check(build_depthwise, row, *case(2, "uint8", y_dtype, y_dtype, wide=True))
 
 
 @every_isa

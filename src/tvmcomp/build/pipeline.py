@@ -10,6 +10,7 @@ from tvmcomp.build.arena import ArenaPlan, plan_arena
 from tvmcomp.build.dump import dump_state
 from tvmcomp.build.link import Linked, link
 from tvmcomp.build.lower import lower
+from tvmcomp.compress.quantize import adopt_weights
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import LayerGraph
 from tvmcomp.kernels.kernel import Kernel
@@ -37,7 +38,7 @@ class BuildState:
 
 def _canonical(state: BuildState) -> BuildState:
     model = state.model if is_canonical(state.model) else canonicalize(state.model)
-    return replace(state, model=model)
+    return replace(state, model=adopt_weights(model))
 
 
 def _lower(state: BuildState) -> BuildState:
@@ -69,7 +70,8 @@ def _link(state: BuildState) -> BuildState:
 
 
 PHASES: tuple[tuple[str, Callable[[BuildState], BuildState]], ...] = (
-    # One logical form whatever the source: NHWC, batch norms folded, QDQ explicit.
+    # One logical form whatever the source: NHWC, batch norms folded, QDQ explicit, weights that come as
+    # codes in our packed form.
     ("canonical", _canonical),
     # Relax to layers: fusion decided, integer arithmetic fixed.
     ("lower", _lower),

@@ -68,6 +68,19 @@ class UniformWeight:
         """The codes in the logical shape, int8 if signed, else uint8."""
         return unpack(self.packed, prod(self.shape), self.bits, self.signed).reshape(self.shape)
 
+    def centered(self) -> np.ndarray | None:
+        """code - zero_point in the logical shape: int8, or int16 where that leaves int8; None if not whole."""
+        codes = self.codes()
+        if self.zero_point is None:
+            steps = codes.astype(np.int16)
+        elif self.zero_point.dtype.kind == "f":
+            return None
+        else:
+            points = self.zero_point.astype(np.int16)
+            steps = codes.astype(np.int16) - self.granularity.expand(points, self.shape)
+        narrow = steps.size == 0 or (steps.min() >= -128 and steps.max() <= 127)
+        return steps.astype(np.int8) if narrow else steps
+
     def dequantized(self) -> np.ndarray:
         """The float32 weight: float32(code) - zero_point, one rounding, times scale, one rounding."""
         values = self.codes().astype(np.float32)
@@ -76,9 +89,7 @@ class UniformWeight:
         return values * self.granularity.expand(self.scale, self.shape)
 
     def scale_per_channel(self, axis: int) -> np.ndarray | None:
-        """float32 [shape[axis]] if w is just scale[channel] * code, else None (groups, zero points)."""
-        if self.zero_point is not None:
-            return None
+        """float32 [shape[axis]] if w is scale[channel] * `centered`, else None (groups, another axis)."""
         if isinstance(self.granularity, PerTensor):
             return np.full(self.shape[axis], self.scale, np.float32)
         return self.scale if self.granularity == PerAxis(axis) else None

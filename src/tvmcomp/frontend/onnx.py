@@ -22,6 +22,7 @@ from tvmcomp.frontend.assemble import assemble
 from tvmcomp.frontend.onnx_files import check_tensors, check_text, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
 from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
+from tvmcomp.frontend.onnx_operator_form import OPERATOR_FORM, expand_operator_form
 from tvmcomp.frontend.onnx_ops import CONVERTERS, OnnxNode
 from tvmcomp.frontend.signature import first_line
 from tvmcomp.model import Model, Provenance
@@ -69,6 +70,7 @@ def _import(
     sort_nodes(graph)
     inputs = fix_inputs(graph, input_shapes)
     check(model)
+    expand_operator_form(graph)
     shapes = fold_constants(model)
     explicit_pads(graph, shapes)
     weights = split_weights(graph)
@@ -89,7 +91,8 @@ def _import(
 @cache
 def _supported() -> dict[str, frozenset[str]]:
     standard = frozenset(onnx_frontend._get_convert_map()) | {"Constant", "If"}
-    return {"": standard - _CONTRIB, "com.microsoft": _CONTRIB}
+    supported = {"": standard - _CONTRIB, "com.microsoft": _CONTRIB}
+    return {domain: names | OPERATOR_FORM[domain] for domain, names in supported.items()}
 
 
 def _refuse_external(model: onnx.ModelProto) -> None:

@@ -36,6 +36,8 @@ from tvmcomp.graph.fold_pad import FoldPad
 from tvmcomp.graph.fold_params import FoldParams
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
+from tvmcomp.graph.quantize_moves import QuantizeMoves
+from tvmcomp.graph.quantized_params import QuantizedParams
 from tvmcomp.graph.rewrite import Rewriter
 from tvmcomp.graph.safe_coordinates import SafeCoordinates
 from tvmcomp.graph.safe_indices import SafeIndices
@@ -48,6 +50,7 @@ _STEP = "canonicalize"
 
 CANONICAL: tuple[type[Rewriter], ...] = (
     # One spelling for every operator.
+    QuantizedParams,
     FoldParams,
     Simplify,
     # Layers with their weights.
@@ -56,7 +59,10 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     Dense,
     # Layout, and what it leaves behind.
     ToNHWC,
+    QuantizedParams,
     Simplify,
+    # Codes in place of floats wherever that changes no value.
+    QuantizeMoves,
     # No index and no sample leaves its tensor.
     SafeIndices,
     SafeCoordinates,

@@ -118,13 +118,16 @@ class IntConv(Conv):
         y = clip(rint(v), low, high)                             half to even; codes of y's dtype
         y = table[y - dtype.min]                                 only with a table
 
-    multiplier = sx*sw[o]/sy; bias absorbs the layer's bias, both zero points and the residual's.
+    A float32 y is not rounded: y = clip(v, low, high), where a float32 residual is added as it is.
+    multiplier = sx*sw[o]/sy (sy = 1 for a float32 y); bias absorbs the layer's bias, both zero points and the
+    residual's. w_code is the
+    weight's code less its zero point: int8, or int16 within [-255, 255] where that leaves int8.
     """
 
     multiplier: np.ndarray  # float32 [O]
     bias: np.ndarray  # float32 [O]
-    low: int
-    high: int
+    low: float
+    high: float
     residual_scale: float = 0.0
     table: np.ndarray | None = None  # 256 codes of y's dtype
 

@@ -46,7 +46,7 @@ class ToNHWC(Rewriter):
         self._moved: dict[tuple[relax.Var, bool], Expr] = {}
         self._params: dict[tuple[relax.Var, tuple[int, ...]], relax.Var] = {}
         bindings = [binding for block in self._main.body.blocks for binding in block.bindings]
-        self._has_images = any(op_name(binding.value) in _IMAGE_OPS for binding in bindings)
+        self._has_images = any(_is_image_op(binding.value) for binding in bindings)
         for var in self._main.params[: len(model.signature.inputs)]:
             if self._has_images and len(shape_of(var)) == 4:
                 moved = self.move(var, nhwc=True, name=f"{var.name}_nhwc")
@@ -149,6 +149,12 @@ class ToNHWC(Rewriter):
         return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
 
 
+def _is_image_op(expr: Expr) -> bool:
+    if op_name(expr) == "mean" and len(shape_of(expr.args[0])) == 4 and expr.attrs.keepdims:
+        return expr.attrs.axis is not None and [int(axis) for axis in expr.attrs.axis] == [2, 3]
+    return op_name(expr) in _IMAGE_OPS
+
+
 def _conv2d(rewriter: ToNHWC, call: relax.Call) -> Result:
     attrs = call.attrs
     if (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
@@ -182,6 +188,16 @@ def _elementwise(rewriter: ToNHWC, call: relax.Call) -> Result:
         return None
     args = [rewriter.broadcast(arg) for arg in call.args]
     return Stored(relax.Call(call.op, args, call.attrs, call.ty_args), nhwc=True)
+
+
+def _quantization(rewriter: ToNHWC, call: relax.Call) -> Result:
+    """quantize and dequantize of an image, per tensor or per axis."""
+    if not rewriter.is_image(call.args[0]):
+        return None
+    args = [rewriter.image(call.args[0]), *(rewriter.logical(arg) for arg in call.args[1:])]
+    axis = nhwc_ops.moved_axis(int(call.attrs.axis))
+    make = relax.op.quantize if op_name(call) == "quantize" else relax.op.dequantize
+    return Stored(make(*args, axis, str(call.attrs.out_dtype)), nhwc=True)
 
 
 def _concat(rewriter: ToNHWC, call: relax.Call) -> Result:
@@ -280,6 +296,8 @@ _RULES: dict[str, Callable[[ToNHWC, relax.Call], Result]] = {
     "nn.softmax": _on_image(nhwc_ops.softmax),
     "nn.log_softmax": _on_image(nhwc_ops.softmax),
     "strided_slice": _on_image(nhwc_ops.strided_slice),
+    "quantize": _quantization,
+    "dequantize": _quantization,
     "concat": _concat,
     "split": _split,
     "permute_dims": _permute,

@@ -63,6 +63,7 @@ def build_depthwise(
     names = [*("x", "residual")[: len(layer.inputs)], "constants", "y"]
     # vpdpbusd multiplies unsigned by signed; a residual is rare enough for the plain loop.
     vnni = isa.vnni and dtypes[0] == "uint8" and len(dtypes) == 2 and x.channels == y.channels
+    vnni = vnni and layer.weight.dtype == np.int8 and dtypes[-1] != "float32"
     if vnni and isinstance(layer, IntConv):
         plan = plan or plan_vnni(layer, x, y)
         if not plan.fits(y):
@@ -77,7 +78,8 @@ def build_depthwise(
         "depthwise", names, lambda *data: _emit_plain(layer, operands, dtypes, zero, isa, data)
     )
     scale = _residual_scale(layer)
-    key = kernel_key("depthwise_plain", isa, operands, dtypes, geometry, clip, zero, scale)
+    stored = str(layer.weight.dtype)
+    key = kernel_key("depthwise_plain", isa, operands, dtypes, stored, geometry, clip, zero, scale)
     return Kernel(key, func, "depthwise", isa.name, constants=_pack_plain(layer, y))
 
 
@@ -121,8 +123,9 @@ def _emit_plain(
     real = isinstance(layer, FloatConv)
     _, kernel_h, kernel_w, _ = layer.weight.shape
     taps = [(i, j) for i in range(kernel_h) for j in range(kernel_w)]
-    pitch, size = _pitch(y.channels), y.itemsize
-    scales = len(taps) * pitch * size
+    pitch = _pitch(y.channels)
+    weight_dtype = str(layer.weight.dtype)
+    scales = len(taps) * pitch * layer.weight.itemsize
     repeat = y.channels // x.channels
     write_halo(out, y, zero)
 
@@ -145,8 +148,8 @@ def _emit_plain(
         return T.bind(value if real else cast("int32", value, lanes))
 
     def weight(tap: int, start: Expr, lanes: int) -> Expr:
-        at = (i64(tap * pitch) + start) * i64(size)
-        value = constants.load(at, "float32" if real else "int8", lanes)
+        at = (i64(tap * pitch) + start) * i64(layer.weight.itemsize)
+        value = constants.load(at, weight_dtype, lanes)
         return T.bind(value if real else cast("int32", value, lanes))
 
     def row(n: Expr, h: Expr) -> None:
@@ -180,14 +183,14 @@ def _emit_plain(
                     total = T.bind(fma(cast("float32", total, lanes), multiplier, bias, lanes))
                 if len(layouts) == 3:
                     at = layouts[1].offset(n, h, w) + start * i64(layouts[1].itemsize)
-                    if real:
+                    if dtypes[1] == "float32":
                         total = T.bind(total + data[1].load(at, "float32", lanes))
                     else:
                         codes = T.bind(data[1].widen(at, dtypes[1], lanes))
                         total = T.bind(
                             fma(codes, splat(_residual_scale(layer), lanes), total, lanes)
                         )
-                to = y.offset(n, h, w) + start * i64(size)
+                to = y.offset(n, h, w) + start * i64(y.itemsize)
                 out.store(to, _clipped(layer, total, lanes, dtypes[-1]), dtypes[-1], lanes)
 
             each(y.width, pixel)
@@ -202,7 +205,7 @@ def _residual_scale(layer: IntConv | FloatConv) -> float:
 
 
 def _clipped(layer: IntConv | FloatConv, value: Expr, lanes: int, dtype: str) -> Expr:
-    if isinstance(layer, IntConv):
+    if dtype != "float32":
         return round_clip(value, layer.low, layer.high, lanes, dtype)
     if np.isfinite(layer.low):
         value = T.bind(tirx.Max(value, splat(layer.low, lanes)))

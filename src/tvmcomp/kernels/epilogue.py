@@ -1,6 +1,7 @@
 """From accumulators to stored outputs: scale, bias, residual, rounding, clip, table.
 
 int:    y = table[clip(rint(fma(residual, residual_scale, fma(acc, multiplier, bias))))]
+        y = clip(fma(acc, multiplier, bias) + residual)           float32 y of an integer sum
 float:  y = clip(acc + residual)                                  (acc started at the bias)
 dynamic: y = clip(fma(acc - zero_point * sum, scale * weight_scale, bias) + residual)
 """
@@ -79,8 +80,12 @@ def finish(spec: Spec, isa: Isa, operands: Operands, block: Block) -> None:
         value = _dynamic(spec, operands, block)
         store_floats(spec.epilogue, operands.y, block, _with_residual(spec, operands, block, value))
         return
+    value = _scaled(spec, operands, block)
+    if spec.epilogue.dtype == "float32":
+        store_floats(spec.epilogue, operands.y, block, _with_residual(spec, operands, block, value))
+        return
     lookup = _table(spec, operands.constants) if spec.epilogue.table else None
-    store_codes(spec.epilogue, isa, operands.y, block, _scaled(spec, operands, block), lookup)
+    store_codes(spec.epilogue, isa, operands.y, block, value, lookup)
 
 
 def store_codes(
@@ -126,7 +131,7 @@ def _with_residual(
     spec: Spec, operands: Operands, block: Block, value: Callable[[int, int], Expr]
 ) -> Callable[[int, int], Expr]:
     r = operands.r
-    if r is None:
+    if r is None or spec.epilogue.residual != "float32":
         return value
     return lambda p, h: (
         value(p, h) + r.load(_residual_offset(spec, block, p, h), "float32", block.lanes)
@@ -195,7 +200,7 @@ def _scaled(spec: Spec, operands: Operands, block: Block) -> Callable[[int, int]
     lanes, constants = spec.lanes, operands.constants
     multiplier, bias = (_row(spec, operands, block, part, "float32") for part in (0, 1))
     residual, r = spec.epilogue.residual, operands.r
-    if residual is None or r is None:
+    if residual is None or residual == "float32" or r is None:
         return lambda p, h: T.bind(
             fma(cast("float32", block.acc(p, h), lanes), multiplier[h], bias[h], lanes)
         )

@@ -24,8 +24,8 @@ _NARROW = 64
 
 
 class Mac(Protocol):
-    """unit: channels per step; shift: what x is read higher by; acc: dtype of the accumulator;
-    prepares: a broadcast costs vector instructions of its own.
+    """unit: channels per step; shift: what x is read higher by; weight, acc: dtypes of the packed weights and of
+    the accumulator; prepares: a broadcast costs vector instructions of its own.
     """
 
     @property
@@ -33,6 +33,9 @@ class Mac(Protocol):
 
     @property
     def shift(self) -> int: ...
+
+    @property
+    def weight(self) -> str: ...
 
     @property
     def acc(self) -> str: ...
@@ -56,6 +59,7 @@ class _Quads:
 
     shift: int
     unit: int = 4
+    weight: str = "int8"
     acc: str = "int32"
 
     @property
@@ -94,9 +98,10 @@ class NarrowMadd(_Quads):
 
 @dataclass(frozen=True)
 class Madd:
-    """Codes widened to int16, then vpmaddwd: exact for every pair."""
+    """Codes widened to int16, then vpmaddwd: exact for every pair, and for weights of 9 bits."""
 
     dtype: str
+    weight: str = "int8"
     unit: int = 2
     shift: int = 0
     acc: str = "int32"
@@ -108,7 +113,8 @@ class Madd:
         return cast("int16", codes, 2 * lanes)
 
     def weights(self, constants: Operand, offset: Expr, lanes: int) -> Expr:
-        return cast("int16", constants.load(offset, "int8", 2 * lanes), 2 * lanes)
+        codes = constants.load(offset, self.weight, 2 * lanes)
+        return codes if self.weight == "int16" else cast("int16", codes, 2 * lanes)
 
     def step(self, acc: Expr, x: Expr, w: Expr, lanes: int) -> Expr:
         return acc + _madd(x, w, lanes)
@@ -124,6 +130,7 @@ class Widen:
     """Codes widened to int32: exact on every CPU."""
 
     dtype: str
+    weight: str = "int8"
     unit: int = 1
     shift: int = 0
     acc: str = "int32"
@@ -133,7 +140,7 @@ class Widen:
         return splat(x.widen(offset, self.dtype, 1, "int32"), lanes, "int32")
 
     def weights(self, constants: Operand, offset: Expr, lanes: int) -> Expr:
-        return constants.widen(offset, "int8", lanes, "int32")
+        return constants.widen(offset, self.weight, lanes, "int32")
 
     def step(self, acc: Expr, x: Expr, w: Expr, lanes: int) -> Expr:
         return acc + x * w
@@ -146,6 +153,7 @@ class Floats:
     fused: bool
     unit: int = 1
     shift: int = 0
+    weight: str = "float32"
     acc: str = "float32"
     prepares: bool = False
 
@@ -164,6 +172,8 @@ def mac_for(dtype: str, weight: NDArray[np.generic], isa: Isa) -> Mac:
     if dtype == "float32":
         return Floats(isa.fma)
     shift = 128 if dtype == "int8" else 0
+    if weight.dtype == np.int16:
+        return Madd(dtype, "int16") if isa.madd else Widen(dtype, "int16")
     if isa.vnni and isa.lanes == 16:
         return Vnni(shift)
     if not isa.madd:

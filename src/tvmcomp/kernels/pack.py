@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tvmcomp.graph.layers import DynamicConv, FloatConv, IntConv
 from tvmcomp.kernels.kernel import ALIGNMENT
 from tvmcomp.kernels.spec import Spec, columns
+from tvmcomp.kernels.vector import byte_size
 
 __all__ = ["Places", "pack", "parts", "places", "unpack_weights"]
 
@@ -40,7 +41,7 @@ def places(spec: Spec) -> Places:
     table = ALIGNMENT
     scales = table + (256 if spec.epilogue.table else 0)
     vectors = -(-g.outputs // spec.lanes)
-    step = spec.lanes * spec.mac.unit * (4 if spec.dtype == "float32" else 1)
+    step = spec.lanes * spec.mac.unit * byte_size(spec.mac.weight)
     weights = scales + g.groups * vectors * parts(spec) * spec.lanes * 4
     weights = -(-weights // ALIGNMENT) * ALIGNMENT
     steps = g.taps[0][0] * g.taps[1][0] * spec.units

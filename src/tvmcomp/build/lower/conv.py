@@ -17,6 +17,8 @@ from tvmcomp.graph.layers import DynamicConv, FloatConv, IntConv, QParams, Tenso
 __all__ = ["clip_bounds", "match_conv", "scalar"]
 
 _CONVOLUTIONS = ("relax.nn.conv2d", "relax.matmul")
+# The numbers of a float32 result, in which one step is 1.
+_REAL = QParams(1.0, 0)
 
 
 @dataclass
@@ -36,10 +38,18 @@ class _Chain:
         self.nodes.append(self.end.name)
         self.end = node
 
+    def leave_float(self, flow: Flow) -> None:
+        """The float result is quantized by a layer of its own."""
+        if self.quantize is not None:
+            self.end = flow.by_name[self.nodes.pop()]
+            self.quantize = None
+
 
 def match_conv(flow: Flow, node: Node, taken: set[str]) -> Claim | None:
-    """quantize(clip(conv2d(dequantize(x), w) + b [+ dequantize(r)]))  ->  IntConv
-    clip(conv2d(dynamic_quantize(x), w) + b [+ r])                  ->  DynamicConv, without dynamic_quantize FloatConv
+    """quantize(clip(conv2d(dequantize(x), w) + b [+ dequantize(r)]))  ->  IntConv of codes
+             clip(conv2d(dequantize(x), w) + b [+ r])                  ->  IntConv with a float32 result
+             clip(conv2d(dynamic_quantize(x), w) + b [+ r])            ->  DynamicConv
+             clip(conv2d(x, w) + b [+ r])                              ->  FloatConv
 
     `taken` names nodes other groups own already; they end the chain.
     """
@@ -156,20 +166,27 @@ def _integer(
         return None
     codes, scales = coded
     chain = _grow(flow, node, scales.size, taken)
-    if chain.quantize is None:
-        return None
     x_name, x = source
-    y = flow.qparams(chain.quantize)
+    y = None if chain.quantize is None else flow.qparams(chain.quantize)
     residual = None if chain.residual is None else flow.dequantized(chain.residual)
     if y is None or (chain.residual is not None and residual is None):
-        return None
+        if node.dtype != "float32":
+            return None
+        chain.leave_float(flow)
+        y = None
     geometry = _geometry(node, codes)
-    residual_scale = 0.0 if residual is None else residual[1].scale / y.scale
-    multiplier, bias = _requantization(geometry["weight"], scales, chain.bias, x, y, residual)  # type: ignore[arg-type]
-    low, high = bounds(chain.low, chain.high, y, chain.end.dtype)
+    step = _REAL if y is None else y
+    residual_scale = 0.0 if residual is None else residual[1].scale / step.scale
+    multiplier, bias = _requantization(geometry["weight"], scales, chain.bias, x, step, residual)  # type: ignore[arg-type]
+    low, high = chain.low, chain.high
+    if y is not None:
+        low, high = bounds(low, high, y, chain.end.dtype)
+    inputs = [x_name]
+    if chain.residual is not None:
+        inputs.append(residual[0] if residual is not None else chain.residual.name)
     layer = IntConv(
         name=node.name,
-        inputs=(x_name,) if residual is None else (x_name, residual[0]),
+        inputs=tuple(inputs),
         output=chain.end.name,
         multiplier=multiplier,
         bias=bias,
@@ -201,12 +218,10 @@ def _requantization(
 
 
 def _codes(node: Node, weight: UniformWeight) -> tuple[np.ndarray, np.ndarray] | None:
-    """int8 codes and a float32 scale per output channel, None for a weight that is not just their product."""
+    """Codes less their zero points and a float32 scale per output channel; None for a weight that is not that."""
     scales = weight.scale_per_channel(0 if node.op == "relax.nn.conv2d" else 1)
-    codes = weight.codes()
-    if scales is None or codes.min() < -128 or codes.max() > 127:
-        return None
-    return codes.astype(np.int8), scales
+    codes = weight.centered()
+    return None if scales is None or codes is None else (codes, scales)
 
 
 def _dynamic(
@@ -240,9 +255,7 @@ def _float_chain(
     """Geometry and chain of a layer whose result is float32: a quantize behind it is a layer of its own."""
     geometry = _geometry(node, weight)
     chain = _grow(flow, node, geometry["weight"].shape[0], taken)  # type: ignore[attr-defined]
-    if chain.quantize is not None:
-        chain.end = flow.by_name[chain.nodes.pop()]
-        chain.quantize = None
+    chain.leave_float(flow)
     return geometry, chain
 
 

@@ -1,4 +1,4 @@
-"""Float layers other than convolutions that have a kernel of ours: moves, views, max pooling."""
+"""Layers outside of Q/DQ pairs that have a kernel of ours: moves, views, max pooling of floats or of codes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _OPERATORS = ("relax.nn.max_pool2d", "relax.permute_dims", "relax.reshape", "rel
 
 
 def match_float(flow: Flow, node: Node) -> Claim | None:
-    """max_pool2d | permute_dims | reshape of a computed float32 tensor  ->  MaxPool | Copy | View."""
-    if node.op not in _OPERATORS or node.dtype != "float32":
+    """max_pool2d | permute_dims | reshape of a float32 tensor or of codes  ->  MaxPool | Copy | View."""
+    qparams = flow.codes(flow.resolve(node.value.args[0])) if node.op in _OPERATORS else None
+    if node.op not in _OPERATORS or (node.dtype != "float32" and qparams is None):
         return None
     source = flow.resolve(node.args[0])
     if flow.param(source) is not None:
@@ -22,4 +23,4 @@ def match_float(flow: Flow, node: Node) -> Claim | None:
     layer = same_scale_layer(flow, node, source.name, node.name)
     if layer is None:
         return None
-    return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype),))
+    return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype, qparams),))

@@ -16,6 +16,11 @@ from tvmcomp.graph.layers import QParams
 __all__ = ["Flow", "Node", "constant_value", "names_in"]
 
 
+# Operators whose result is codes where their operand is.
+_MOVES = ("relax.permute_dims", "relax.reshape")
+_CODES = ("uint8", "int8")
+
+
 def constant_value(expr: relax.Expr) -> np.ndarray | None:
     """The array of a Relax constant, or None for anything else."""
     return expr.value.numpy() if isinstance(expr, GenericConst) else None
@@ -82,6 +87,10 @@ class Flow:
         self.result = function.body.body
         self.outputs = self._output_names()
         self._uses.update(self.outputs)
+        # An input that holds codes is read as the first node that dequantizes it says.
+        self._input_codes: dict[str, QParams] = {}
+        for node in self.nodes:
+            self._read_input(node)
 
     def _add(self, var: relax.Var, value: relax.Expr) -> None:
         shape, dtype = _type_of(var)
@@ -91,6 +100,16 @@ class Flow:
         for name in names_in(value):
             self._uses[name] += 1
             self._users.setdefault(name, []).append(node)
+
+    def _read_input(self, node: Node) -> None:
+        if node.op != "relax.dequantize":
+            return
+        source = self.resolve(node.args[0])
+        while (inner := self.node(source)) is not None and inner.op in _MOVES:
+            source = self.resolve(inner.args[0])
+        qparams = self.qparams(node)
+        if qparams is not None and source in self.inputs and _type_of(source)[1] in _CODES:
+            self._input_codes.setdefault(source.name, qparams)
 
     def _output_names(self) -> list[str]:
         result = self.result
@@ -116,6 +135,12 @@ class Flow:
         if name in self.by_name:
             return self.by_name[name].shape
         return next(_type_of(var)[0] for var in self.inputs if var.name == name)
+
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor."""
+        if name in self.by_name:
+            return self.by_name[name].dtype
+        return next(_type_of(var)[1] for var in self.inputs if var.name == name)
 
     def node(self, expr: relax.Expr) -> Node | None:
         """The node that defines `expr`, None for inputs, params and constants."""
@@ -162,20 +187,31 @@ class Flow:
     def dequantize_source(self, node: Node) -> tuple[str, QParams] | None:
         """The same for the dequantize node itself.
 
-        Codes that come from elsewhere than a quantize node, or from one with other qparams, are not ours: a
-        tensor's zero point also fills its halo, so there is one per tensor.
+        Codes that were quantized with other qparams are not ours: a tensor's zero point also fills its halo, so
+        there is one per tensor.
         """
         if node.op != "relax.dequantize":
             return None
-        codes = self.node(node.args[0])
-        if codes is None or codes.op != "relax.quantize":
+        qparams = self.codes(node.args[0])
+        if qparams is None or qparams != self.qparams(node):
             return None
-        qparams = self.qparams(codes)
-        return None if qparams is None or qparams != self.qparams(node) else (codes.name, qparams)
+        return self.resolve(node.args[0]).name, qparams
+
+    def codes(self, expr: relax.Expr) -> QParams | None:
+        """How a tensor of codes is read: a quantize node's, an input's, or either one moved; None for others."""
+        expr = self.resolve(expr)
+        node = self.node(expr)
+        if node is None:
+            return self._input_codes.get(expr.name) if isinstance(expr, relax.Var) else None
+        if node.op == "relax.quantize":
+            return self.qparams(node)
+        if node.op in _MOVES and node.dtype in _CODES:
+            return self.codes(node.args[0])
+        return None
 
     def qparams(self, node: Node) -> QParams | None:
         """Scale and zero point of a quantize or dequantize node, per tensor and to 8 bits; else None."""
-        if node.op == "relax.quantize" and node.dtype not in ("uint8", "int8"):
+        if node.op == "relax.quantize" and node.dtype not in _CODES:
             return None
         scale, zero_point = self.param(node.args[1]), self.param(node.args[2])
         if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:

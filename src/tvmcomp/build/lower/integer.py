@@ -39,6 +39,8 @@ def match_integer(flow: Flow, quantize: Node, taken: set[str]) -> Claim | None:
     root = flow.node(quantize.args[0])
     if y is None or root is None or root.name in taken:
         return None
+    if root.op == "relax.dequantize":
+        return _requantized(flow, quantize, y)
     low, high, absorbed = -np.inf, np.inf, [root.name]
     clip = clip_bounds(flow, root)
     if clip is not None:
@@ -55,6 +57,16 @@ def match_integer(flow: Flow, quantize: Node, taken: set[str]) -> Claim | None:
     if root.op in _SAME_SCALE and limits == code_range(quantize.dtype):
         return _same_scale(flow, root, spec, tuple(absorbed))
     return None
+
+
+def _requantized(flow: Flow, quantize: Node, y: QParams) -> Claim | None:
+    """quantize(dequantize(codes))  ->  Table"""
+    source = flow.dequantized(quantize.args[0])
+    if source is None:
+        return None
+    spec = TensorSpec(quantize.name, quantize.shape, quantize.dtype, y)
+    table = requantize(source[0], spec, source[1], flow.dtype(source[0]))
+    return Claim(spec.name, (table,), (spec,))
 
 
 def match_quantize(flow: Flow, node: Node) -> Claim | None:
@@ -158,7 +170,7 @@ def _concat(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer |
     if not sources or any(source is None for source in sources):
         return None
     known = [source for source in sources if source is not None]
-    if any(flow.by_name[name].dtype != spec.dtype for name, _ in known):
+    if any(flow.dtype(name) != spec.dtype for name, _ in known):
         return None
     tables = tuple(
         None if x == spec.qparams else make_table(lambda v: v, x, spec.qparams, spec.dtype)
@@ -186,17 +198,18 @@ def _same_scale(
 ) -> Claim | None:
     """quantize(op(dequantize(x)))  ->  op on the codes, then a table where the scales differ."""
     source = flow.dequantized(root.args[0])
-    if source is None or flow.by_name[source[0]].dtype != spec.dtype:
+    if source is None:
         return None
     name, x = source
-    direct = x == spec.qparams
-    moved = spec if direct else TensorSpec(f"{spec.name}.moved", spec.shape, spec.dtype, x)
+    dtype = flow.dtype(name)
+    direct = (x, dtype) == (spec.qparams, spec.dtype)
+    moved = spec if direct else TensorSpec(f"{spec.name}.moved", spec.shape, dtype, x)
     layer = same_scale_layer(flow, root, name, moved.name)
     if layer is None:
         return None
     if direct:
         return Claim(spec.name, (layer,), (spec,), absorbed)
-    return Claim(spec.name, (layer, requantize(moved.name, spec, x)), (moved, spec), absorbed)
+    return Claim(spec.name, (layer, requantize(moved.name, spec, x, dtype)), (moved, spec), absorbed)
 
 
 _ARITHMETIC: dict[str, Callable[[Flow, Node, TensorSpec, Limits], Layer | None]] = {

@@ -159,7 +159,7 @@ def _read_back(module: IRModule, flow: Flow, claims: Mapping[str, Claim]) -> Lay
     function = module["main"]
     reader = OpaqueReader(module, flow.params)
     for var in flow.inputs:
-        reader.add_input(var)
+        reader.add_input(var, flow.codes(var))
     layers: list[Layer] = []
     for block in function.body.blocks:
         for binding in block.bindings:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from tvm import IRModule, relax
 
 from tvmcomp.build.lower.flow import constant_value
 from tvmcomp.errors import ModelError
-from tvmcomp.graph.layers import Layer, Opaque, TensorSpec
+from tvmcomp.graph.layers import Layer, Opaque, QParams, TensorSpec
 
 __all__ = ["OpaqueReader"]
 
@@ -23,9 +24,10 @@ class OpaqueReader:
         self._params = params
         self._values: dict[relax.Var, str | tuple[str, ...]] = {}
 
-    def add_input(self, var: relax.Var) -> None:
-        """Declare a graph input."""
+    def add_input(self, var: relax.Var, qparams: QParams | None) -> None:
+        """Declare a graph input, and how its codes are read."""
         self._add_spec(var.name, var.ty)
+        self.tensors[var.name] = replace(self.tensors[var.name], qparams=qparams)
 
     def define(
         self, var: relax.Var, specs: Sequence[TensorSpec], exported: tuple[str, ...] = ()

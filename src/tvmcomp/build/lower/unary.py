@@ -17,6 +17,8 @@ __all__ = ["match_unary", "requantize"]
 
 Array = np.ndarray
 
+_LEAKY = "relax.nn.leakyrelu"
+
 # Evaluated in float64 on the 256 dequantized codes, so the last bits of a library's exp do not matter.
 _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "relax.add": np.add,
@@ -36,6 +38,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "relax.abs": np.abs,
     "relax.negative": np.negative,
     "relax.sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x)),
+    _LEAKY: lambda x, alpha: np.where(x < 0.0, alpha * x, x),
     "relax.nn.relu": lambda x: np.maximum(x, 0.0),
     "relax.nn.silu": lambda x: x / (1.0 + np.exp(-x)),
     "relax.nn.gelu": lambda x: 0.5 * x * (1.0 + erf(x / np.sqrt(2.0))),
@@ -58,25 +61,24 @@ def match_unary(flow: Flow, quantize: Node, taken: set[str]) -> Claim | None:
         return None
     x_name, x = source
     shape = root.shape
-    codes = flow.by_name[x_name]
-    if (codes.shape, codes.dtype) != (shape, quantize.dtype):
+    if flow.shape(x_name) != shape:
         return None
 
     def function(values: Array) -> Array:
         with np.errstate(all="ignore"):
             return _evaluate(flow, root, values.astype(np.float64))
 
-    table = make_table(function, x, y, quantize.dtype)
+    table = make_table(function, x, y, quantize.dtype, flow.dtype(x_name))
     layer = Table(name=root.name, inputs=(x_name,), output=quantize.name, table=table)
     spec = TensorSpec(quantize.name, shape, quantize.dtype, y)
     return Claim(quantize.name, (layer,), (spec,), tuple(dict.fromkeys(nodes)))
 
 
-def requantize(source: str, target: TensorSpec, x: QParams) -> Table:
-    """A table layer that rewrites codes with `x`'s qparams as `target`'s."""
+def requantize(source: str, target: TensorSpec, x: QParams, dtype: str) -> Table:
+    """A table layer that rewrites codes of `dtype` with `x`'s qparams as `target`'s."""
     if target.qparams is None:
         raise ValueError(f"{target.name} carries no qparams")
-    table = make_table(lambda values: values, x, target.qparams, target.dtype)
+    table = make_table(lambda values: values, x, target.qparams, target.dtype, dtype)
     return Table(
         name=f"{target.name}.requantize", inputs=(source,), output=target.name, table=table
     )
@@ -114,4 +116,6 @@ def _evaluate(flow: Flow, node: Node, values: Array) -> Array:
             operands.append(values)
         elif inner is not None:
             operands.append(_evaluate(flow, inner, values))
+    if node.op == _LEAKY:
+        operands.append(np.float64(node.value.attrs.alpha))  # type: ignore[arg-type]
     return _FUNCTIONS[node.op](*operands)

@@ -28,6 +28,7 @@ from tvmcomp.compress.quantize.activations import (
     FloatActivations,
     StaticActivations,
 )
+from tvmcomp.compress.quantize.adopt import is_quantized
 from tvmcomp.compress.quantize.affine import activation_qparams, quantize_weight
 from tvmcomp.compress.quantize.dynamic import place_dynamic, span
 from tvmcomp.compress.quantize.graph import Graph, Weighted
@@ -105,6 +106,7 @@ class QuantizeUniform:
 
     def observers(self, model: Model, target: Target) -> Mapping[str, Observer]:
         """One observer per tensor that carries a pair of its own."""
+        _require_float(model)
         if not isinstance(self.activations, StaticActivations):
             return {}
         observer = _fitted(self.activations.observer, _activation(target))
@@ -116,6 +118,7 @@ class QuantizeUniform:
     ) -> PassResult:
         """The quantized model, a row per layer with a weight, and what stays in float."""
         self.check(target)
+        _require_float(model)
         graph = Graph(model)
         qparams: dict[str, QParams] = {}
         dynamic: Mapping[str, DynamicForm] = {}
@@ -224,6 +227,15 @@ class QuantizeUniform:
             for name in placement.pairs
         }
         return own | {name: own[source] for name, source in placement.carried.items()}
+
+
+def _require_float(model: Model) -> None:
+    """A pair more behind each of another quantizer's would only add its error."""
+    if is_quantized(model):
+        raise QuantizeError(
+            "the model is quantized already; compile it without a recipe, which runs it in integers "
+            "as it is, or compress the float32 model it was made from"
+        )
 
 
 def _activation(target: Target) -> CodeRange:

@@ -80,12 +80,14 @@ def make_table(
     x: QParams,
     y: QParams,
     dtype: str,
+    x_dtype: str | None = None,
 ) -> NDArray[np.integer]:
     """The 256 codes of y for x's codes in ascending order: quantize(function(dequantize(code))).
 
-    `function` sees the float32 values as float64; its result is rounded to float32 once.
+    `dtype` is y's, and x's unless `x_dtype` says otherwise. `function` sees the float32 values as float64; its
+    result is rounded to float32 once.
     """
-    low, high = code_range(dtype)
+    low, high = code_range(x_dtype or dtype)
     real = dequantize(np.arange(low, high + 1), x)
     with np.errstate(all="ignore"):
         return quantize(np.asarray(function(real.astype(np.float64))), y, dtype)

@@ -59,16 +59,20 @@ def accumulate(x: NDArray[np.generic], layer: Conv, border: float) -> NDArray[np
 def int_conv(
     layer: IntConv,
     x: NDArray[np.integer],
-    residual: NDArray[np.integer] | None,
+    residual: NDArray[np.generic] | None,
     zero_point: int,
     dtype: str,
-) -> NDArray[np.integer]:
+) -> NDArray[np.generic]:
     """IntConv as its docstring defines it; int32 sums wrap, as the hardware's do."""
     total = accumulate(x, layer, zero_point).astype(np.int64).astype(np.int32)
     value = fma_f32(total, layer.multiplier, layer.bias)
-    if residual is not None:
+    if residual is not None and residual.dtype == np.float32:
+        value = np.add(value, residual, dtype=np.float32)
+    elif residual is not None:
         value = fma_f32(residual, np.float32(layer.residual_scale), value)
-    codes = round_clip(value, layer.low, layer.high, dtype)
+    if dtype == "float32":
+        return np.clip(value, np.float32(layer.low), np.float32(layer.high))
+    codes = round_clip(value, int(layer.low), int(layer.high), dtype)
     if layer.table is None:
         return codes
     return layer.table.astype(dtype)[codes.astype(np.int32) - np.iinfo(dtype).min]

@@ -77,6 +77,8 @@ def _conv(
     value = total * layer.multiplier.astype(np.float64) + layer.bias
     if len(inputs) > 1:
         value = value + inputs[1].astype(np.float64) * float(np.float32(layer.residual_scale))
+    if y.dtype == "float32":
+        return np.clip(value, layer.low, layer.high).astype(np.float32).reshape(y.shape)
     codes = np.clip(np.rint(value), layer.low, layer.high).astype(np.int32)
     if layer.table is not None:
         codes = layer.table[codes - np.iinfo(y.dtype).min]
