@@ -48,7 +48,9 @@ every_isa = pytest.mark.parametrize("row", ROWS)
 def spec(
     name: str, shape: Sequence[int], dtype: str = "uint8", scale: float = 0.05, zero: int = 3
 ) -> TensorSpec:
-    qparams = None if dtype == "float32" else QParams(float(np.float32(scale)), zero)
+    qparams = (
+        None if dtype in ("float32", "int32", "int64") else QParams(float(np.float32(scale)), zero)
+    )
     return TensorSpec(name, tuple(shape), dtype, qparams)
 
 

@@ -11,29 +11,41 @@ import numpy as np
 import tvm
 
 from kernel_harness import check, layout, random_values, spec
+from tvmcomp.compress.reference import exp_factors
 from tvmcomp.graph.layers import (
     Concat,
     Copy,
     Dequantize,
+    Embedding,
     FloatConv,
     IntAdd,
+    IntAffine,
     IntAvgPool,
     IntConv,
+    IntLayerNorm,
     IntMatMul,
     IntMul,
+    IntSoftmax,
+    MaskSteps,
     MaxPool,
+    Pad,
     Quantize,
     Resize,
+    Slice,
     Table,
 )
 from tvmcomp.kernels import matmul_emit, vector
-from tvmcomp.kernels.binary import build_add, build_mul
+from tvmcomp.kernels.binary import build_add, build_affine, build_mul
+from tvmcomp.kernels.box import build_box_concat, build_pad, build_slice
 from tvmcomp.kernels.concat import build_concat
 from tvmcomp.kernels.convert import build_copy, build_dequantize, build_quantize
 from tvmcomp.kernels.depthwise import build_depthwise
+from tvmcomp.kernels.embedding import build_embedding
+from tvmcomp.kernels.layer_norm import build_layer_norm
 from tvmcomp.kernels.matmul import build_matmul
 from tvmcomp.kernels.pool import build_avg_pool, build_max_pool
 from tvmcomp.kernels.resize import build_resize
+from tvmcomp.kernels.softmax import build_mask_steps, build_softmax
 from tvmcomp.kernels.table import build_table
 from tvmcomp.kernels.vector import GENERIC, Isa
 
@@ -87,6 +99,47 @@ CASES = {
         build_avg_pool, IntAvgPool(**ONE, **POOL, **CODES, count_include_pad=False),
         ("uint8", "", "uint8"), SHAPE,
     ),
+    "affine": (
+        build_affine,
+        IntAffine(
+            **ONE, **CODES, multiplier=np.full(70, 0.7, np.float32),
+            bias=RNG.uniform(-9, 9, (9, 70)).astype(np.float32),
+        ),
+        ("uint8", "", "uint8"), SHAPE,
+    ),
+    "softmax": (
+        build_softmax,
+        IntSoftmax(
+            **ONE, exps=exp_factors(0.05, 70, masked=True), inverse_scale=255.0,
+            masks=(RNG.integers(-99, 9, (2, 1, 9, 70)).astype(np.int32),),
+        ),
+        ("uint8", "", "uint8"), SHAPE,
+    ),
+    "mask_steps": (build_mask_steps, MaskSteps(**ONE, step=0.05), ("float32", "", "int32"), SHAPE),
+    "layer_norm": (
+        build_layer_norm,
+        IntLayerNorm(
+            **ONE, **CODES, multiplier=np.full(70, 40, np.float32),
+            bias=np.full(70, 120, np.float32), epsilon=0.01, centered=True,
+        ),
+        ("uint8", "", "uint8"), SHAPE,
+    ),
+    "embedding": (
+        build_embedding,
+        Embedding(
+            **ONE, weight=random_values(RNG, spec("w", (10, 40), "int8")),
+            scale=np.full(10, 0.7, np.float32),
+        ),
+        ("int32", "", "uint8"), (*SHAPE, 40),
+    ),
+    "box_concat": (
+        build_box_concat, Concat(**TWO, axis=1), ("uint8", "uint8", "uint8"), (2, 14, 9, 70),
+    ),
+    "slice": (
+        build_slice, Slice(**ONE, begin=(1, 0, 2, 5), strides=(1, 2, 1, 1)),
+        ("uint8", "", "uint8"), (1, 4, 7, 65),
+    ),
+    "pad": (build_pad, Pad(**ONE, before=(0, 1, 0, 3), value=9), ("uint8", "", "uint8"), (2, 9, 9, 75)),
     # More taps than are written out: the sum is in a buffer of each thread's own.
     "global_pool": (
         build_avg_pool, IntAvgPool(**ONE, **GLOBAL, **CODES), ("uint8", "", "uint8"), (2, 1, 1, 70),
@@ -114,7 +167,8 @@ def run_case(name: str, row: tuple[Isa, str]) -> None:
         tensors["z"] = spec("z", gate, z_type, zero=5)
     layouts = {key: layout(tensor, 1, 2) for key, tensor in tensors.items()}
     kernel = build(layer, tensors, layouts, row[0])
-    assert kernel.func.script().count("T.parallel(") == 1, "rows are not shared"
+    loops = {"box_concat": 2, "pad": 2}.get(name, 1)
+    assert kernel.func.script().count("T.parallel(") == loops, "rows are not shared"
     rtol = 1e-6 if name == "float_depthwise" else 0.0
     for seed in range(3):
         check(build, row, layer, tensors, layouts, seed=seed, rtol=rtol)

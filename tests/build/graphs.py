@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tvm
 from tvm import relax
@@ -9,9 +11,10 @@ from tvm import relax
 from tvmcomp.compress.granularity import PerAxis
 from tvmcomp.compress.weight_form import UniformWeight, bind_weight, expand_weights
 from tvmcomp.graph.dataflow import Dataflow
+from tvmcomp.graph.layers import Opaque
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
-__all__ = ["Net", "simulate"]
+__all__ = ["Net", "run_opaque", "simulate"]
 
 
 class Net:
@@ -118,3 +121,18 @@ def simulate(model: Model, x: np.ndarray) -> list[np.ndarray]:
     result = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays))
     tensors = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
     return [tensor.numpy() for tensor in tensors]
+
+
+def run_opaque(layer: Opaque, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """An opaque layer by TVM's own code, for the reference's `run`."""
+    module = tvm.IRModule({"main": layer.function.with_attr("global_symbol", "main")})
+    function = tvm.compile(module, tvm.target.Target({"kind": "llvm", "num-cores": 1}))["main"]
+    computed = iter(arrays)
+    operands = [next(computed) if isinstance(a, str) else a for a in layer.arguments]
+    outputs = list(layer.function.params)[len(operands) :]
+    results = [
+        tvm.runtime.tensor(np.zeros([int(n) for n in buffer.shape], str(buffer.dtype)))
+        for buffer in outputs
+    ]
+    function(*(tvm.runtime.tensor(np.asarray(a, order="C")) for a in operands), *results)
+    return [result.numpy() for result in results]

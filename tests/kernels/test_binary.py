@@ -7,8 +7,8 @@ import pytest
 
 from kernel_harness import check, every_isa, layout, spec
 from tvmcomp.compress.reference import fma_f32
-from tvmcomp.graph.layers import IntAdd, IntMul
-from tvmcomp.kernels.binary import build_add, build_mul
+from tvmcomp.graph.layers import IntAdd, IntAffine, IntMul
+from tvmcomp.kernels.binary import build_add, build_affine, build_mul
 from tvmcomp.kernels.vector import GENERIC
 
 SHAPES = [((1, 1, 1, 1), 0, 0), ((2, 3, 4, 7), 1, 0), ((1, 5, 2, 67), 2, 3), ((2, 2, 9, 40), 0, 24)]
@@ -98,13 +98,61 @@ def test_mul(row, types, gated):
             assert (got.min(), got.max()) == (low, high), "both clips must be reached"
 
 
+SMALLER = [((2, 3, 4, 70), (4, 1)), ((2, 3, 2, 5, 67), (3, 1, 5, 67)), ((3, 9, 20), (3, 1, 20))]
+
+
+@every_isa
+@pytest.mark.parametrize("types", TYPES[:2])
+@pytest.mark.parametrize("kind", [IntAdd, IntMul])
+def test_a_second_operand_of_a_smaller_shape(row, types, kind):
+    zero = -9 if types[0] == "int8" else 130
+    for whole, small in SMALLER:
+        tensors = {
+            name: spec(name, shape, dtype, zero=zero)
+            for name, shape, dtype in zip("aby", (whole, small, whole), types, strict=True)
+        }
+        low, high = (-100, 90) if types[2] == "int8" else (4, 251)
+        fields = (
+            {"scale_a": 0.731, "scale_b": 0.4, "bias": -3.1}
+            if kind is IntAdd
+            else {"multiplier": 0.0197}
+        )
+        layer = kind(name="s", inputs=("a", "b"), output="y", low=low, high=high, **fields)
+        build = build_add if kind is IntAdd else build_mul
+        check(build, row, layer, tensors, layouts_of(tensors, 0, 3))
+
+
+@every_isa
+@pytest.mark.parametrize("types", TYPES[:2])
+def test_affine(row, types):
+    rng = np.random.default_rng(1)
+    for shape, multiplier, bias, halo in [
+        ((2, 3, 4, 7), (), (7,), 1),
+        ((1, 9, 130), (130,), (9, 130), 0),
+        ((2, 2, 3, 5, 16), (3, 1, 16), (5, 1), 0),
+        ((3, 200), (1, 200), (1,), 0),
+    ]:
+        x, y = spec("x", shape, types[0]), spec("y", shape, types[1])
+        low, high = (-100, 90) if types[1] == "int8" else (4, 251)
+        layer = IntAffine(
+            name="f", inputs=("x",), output="y", low=low, high=high,
+            multiplier=np.asarray(rng.uniform(-2, 2, multiplier), np.float32),
+            bias=np.asarray(rng.uniform(-99, 99, bias), np.float32),
+        )  # fmt: skip
+        layouts = {"x": layout(x, 0, 3), "y": layout(y, halo, 0)}
+        check(build_affine, row, layer, {"x": x, "y": y}, layouts)
+
+
 def test_other_shapes_are_refused():
     tensors = {
         "a": spec("a", (1, 2, 2, 4)),
-        "b": spec("b", (1, 2, 2, 1)),
+        "b": spec("b", (1, 2, 2, 3)),
         "y": spec("y", (1, 2, 2, 4)),
     }
     layouts = {name: layout(tensor) for name, tensor in tensors.items()}
     layer = IntMul(name="m", inputs=("a", "b"), output="y", multiplier=1.0, low=0, high=255)
     assert build_mul(layer, tensors, layouts, GENERIC) is None
+    layer = IntAdd(
+        name="s", inputs=("a", "b"), output="y", scale_a=1.0, scale_b=1.0, bias=0.0, low=0, high=255
+    )
     assert build_add(layer, tensors, layouts, GENERIC) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-KERNELS = 14
+KERNELS = 22
 
 
 @pytest.mark.parametrize(

@@ -10,24 +10,32 @@ import numpy as np
 import pytest
 import tvm
 
+from tvmcomp.compress.reference import exp_factors
 from tvmcomp.graph.layers import (
     Concat,
     Conv,
     Copy,
     Dequantize,
+    Embedding,
     FloatConv,
     FloatMatMul,
     IntAdd,
+    IntAffine,
     IntAvgPool,
     IntConv,
+    IntLayerNorm,
     IntMatMul,
     IntMul,
+    IntSoftmax,
     Layer,
+    MaskSteps,
     MatMul,
     MaxPool,
+    Pad,
     QParams,
     Quantize,
     Resize,
+    Slice,
     Table,
     TensorSpec,
 )
@@ -80,6 +88,8 @@ def plain(kind: type[Layer], inputs: tuple[str, ...] = ("x",), **fields: Any) ->
 
 
 ADD = {"scale_a": 0.5, "scale_b": 0.25, "bias": 3.0}
+FACTORS = np.linspace(0.1, 1, 20).astype(np.float32)
+STEPS = np.zeros((6, 20), np.int32)
 LAYERS: dict[str, tuple[Layer, str, str]] = {
     "conv": (conv(IntConv, 1), "uint8", "uint8"),
     "conv residual": (conv(IntConv, 1, ("x", "b"), residual_scale=0.5), "uint8", "uint8"),
@@ -100,21 +110,50 @@ LAYERS: dict[str, tuple[Layer, str, str]] = {
     "concat": (plain(Concat, ("x", "b"), tables=(None, RAMP)), "uint8", "uint8"),
     "table": (plain(Table, table=RAMP), "uint8", "uint8"),
     "nearest": (resize(1), "uint8", "uint8"),
+    "embedding": (
+        plain(Embedding, weight=RNG.integers(-9, 9, (10, 20)).astype(np.int8), scale=FACTORS[:10]),
+        "int32", "uint8",
+    ),
     "linear": (resize(2), "uint8", "uint8"),
+    "affine": (
+        plain(IntAffine, multiplier=FACTORS, bias=FACTORS, **BOUNDS), "uint8", "uint8",
+    ),
+    "softmax": (
+        plain(IntSoftmax, exps=exp_factors(0.05, 20, masked=True), inverse_scale=255.0, masks=(STEPS,)),
+        "uint8", "uint8",
+    ),
+    "mask steps": (plain(MaskSteps, step=0.05), "float32", "int32"),
+    "layer norm": (
+        plain(IntLayerNorm, multiplier=FACTORS, bias=FACTORS, epsilon=0.1, centered=True, **BOUNDS),
+        "uint8", "uint8",
+    ),
+    "concat rows": (plain(Concat, ("x", "b"), tables=(None, RAMP), axis=1), "uint8", "uint8"),
+    "slice": (plain(Slice, begin=(0, 0, 0, 0), strides=(1, 1, 1, 1)), "uint8", "uint8"),
+    "pad": (plain(Pad, before=(0, 0, 0, 0), value=7), "uint8", "uint8"),
     "quantize": (plain(Quantize, perm=(0, 1, 2, 3)), "float32", "uint8"),
     "dequantize": (plain(Dequantize), "uint8", "float32"),
     "copy": (plain(Copy, perm=(0, 1, 2, 3)), "uint8", "uint8"),
-}
+}  # fmt: skip
+
+
+def joined(layer: Concat) -> tuple[int, ...]:
+    shape = list(SHAPE)
+    shape[layer.axis] *= 2
+    return tuple(shape)
 
 
 def case(name: str) -> Case:
     layer, x_dtype, y_dtype = LAYERS[name]
     tensors, layouts = {}, {}
     for tensor, dtype in (*((name, x_dtype) for name in layer.inputs), ("y", y_dtype)):
-        shape = (*SHAPE[:3], 40) if tensor == "y" and isinstance(layer, Concat) else SHAPE
+        if tensor == "x" and isinstance(layer, Embedding):
+            tensors[tensor] = TensorSpec(tensor, SHAPE[:3], dtype)
+            layouts[tensor] = Layout.dense(SHAPE[:3], 4)
+            continue
+        shape = joined(layer) if tensor == "y" and isinstance(layer, Concat) else SHAPE
         if tensor == "b" and isinstance(layer, MatMul):
             shape = (*SHAPE[:2], 20, 20)
-        qparams = None if dtype == "float32" else QParams(0.05, 7)
+        qparams = None if dtype in ("float32", "int32") else QParams(0.05, 7)
         tensors[tensor] = TensorSpec(tensor, shape, dtype, qparams)
         halo = 2 if tensor == "x" and isinstance(layer, Conv) else 0
         dense = Layout.dense(shape, np.dtype(dtype).itemsize)
@@ -143,11 +182,31 @@ def changed_fields(layer: Layer) -> Iterator[dict[str, object]]:
         "perm_b": ((0, 1, 3, 2), (1, 0, 2, 3)),
         "perm_y": ((0, 2, 1, 3), (2, 1, 0, 3)),
         "scale": (0.25,),
+        "inverse_scale": (200.0,),
+        "shift": (4,),
+        "masks": ((), (STEPS, STEPS), (STEPS[:1],), (STEPS[:, :1],)),
+        "step": (0.06,),
+        "epsilon": (0.2,),
+        "centered": (False,),
+        "before": ((0, 0, 0, 1), (0, 1, 0, 0)),
+        "value": (8,),
+        "constants": ((),),
     }
     for field, values in other.items():
         if not hasattr(layer, field) or isinstance(getattr(layer, field), np.ndarray):
             continue
+        if isinstance(layer, Slice):
+            continue
         yield from ({field: value} for value in values)
+    if isinstance(layer, IntSoftmax):
+        yield {"exps": exp_factors(0.005, 20, masked=True)}
+    if isinstance(layer, IntAffine):
+        yield {"multiplier": FACTORS[:1]}
+        yield {"bias": np.resize(FACTORS, (6, 20))}
+        yield {"bias": np.resize(FACTORS, (6, 1))}
+    if isinstance(layer, Slice):
+        yield {"begin": (0, 5, 0, 0), "strides": (1, -1, 1, 1)}
+        yield {"begin": (0, 5, 0, 19), "strides": (1, -1, 1, -1)}
     # The same size of y by other windows.
     if hasattr(layer, "pads"):
         yield {"pads": (0, 1, 2, 1)}

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tvmcomp.graph.layer import Layer, QParams, TensorSpec
+from tvmcomp.graph.rowwise_layers import Embedding, IntLayerNorm, IntSoftmax, MaskSteps
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
@@ -54,48 +57,20 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class QParams:
-    """real = scale * (code - zero_point); per tensor; `scale` is a float32 value held exactly."""
-
-    scale: float
-    zero_point: int
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor between layers: logical shape, dtype ("float32", "uint8", "int8"), qparams if it is codes.
-
-    Indices of a client may be "int32" or "int64"; steps of a softmax's mask are "int32".
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    qparams: QParams | None = None
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Layer:
-    name: str
-    inputs: tuple[str, ...]
-    output: str
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Quantize(_Layer):
+class Quantize(Layer):
     """float32 -> codes: y = saturate(rint(transpose(x, perm) / scale) + zero_point); NaN becomes the lowest code."""
 
     perm: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Dequantize(_Layer):
+class Dequantize(Layer):
     """codes -> float32: y = float32(x - zero_point) * scale."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Conv(_Layer):
+class Conv(Layer):
     """Geometry shared by integer and float convolutions; `inputs` is (x,) or (x, residual).
 
     weight: [O, KH, KW, I/groups]; pads: (top, left, bottom, right); the border of x counts as real zero,
@@ -142,7 +117,7 @@ class FloatConv(Conv):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DynamicQuantize(_Layer):
+class DynamicQuantize(Layer):
     """float32 -> codes on a grid taken at run time from the values, as ONNX's DynamicQuantizeLinear takes it:
 
         low, high  = min(0, min x), max(0, max x)
@@ -161,7 +136,7 @@ class DynamicQuantize(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DynamicDequantize(_Layer):
+class DynamicDequantize(Layer):
     """(codes, scale, zero_point) of a DynamicQuantize -> float32: y = float32(x - zero_point) * scale."""
 
 
@@ -186,14 +161,14 @@ class DynamicConv(Conv):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Table(_Layer):
+class Table(Layer):
     """y = table[x - dtype.min]: any unary function of one quantized tensor, and requantization."""
 
     table: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntAdd(_Layer):
+class IntAdd(Layer):
     """y = clip(rint(fma(float32(a), scale_a, fma(float32(b), scale_b, bias))), low, high).
 
     a: y's shape; b: any shape that broadcasts to it.
@@ -207,7 +182,7 @@ class IntAdd(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntMul(_Layer):
+class IntMul(Layer):
     """y = clip(rint(fma(float32((a - za) * (b - zb)), multiplier, zero_point_y)), low, high).
 
     a: y's shape; b: any shape that broadcasts to it, like [N, 1, 1, C] (a squeeze-excite gate).
@@ -219,7 +194,7 @@ class IntMul(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntAffine(_Layer):
+class IntAffine(Layer):
     """Constants added to and multiplied with codes: y = clip(rint(fma(float32(x), multiplier, bias)), low, high).
 
     multiplier, bias: float32 arrays that broadcast to x's shape (position embeddings [T, C], a gamma [C]); for
@@ -233,81 +208,7 @@ class IntAffine(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MaskSteps(_Layer):
-    """A softmax's float32 mask in int32 steps: y = clip(rint(x / step), -STEPS_LIMIT, STEPS_LIMIT).
-
-    -inf and NaN become STEPS_EXCLUDED; dividing is float32.
-    """
-
-    STEPS_LIMIT: ClassVar[int] = 1 << 24
-    STEPS_EXCLUDED: ClassVar[int] = -(1 << 28)
-
-    step: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class IntSoftmax(_Layer):
-    """Softmax over the last axis of x's codes, after masks in steps of scale / 2^shift are added to them:
-
-        t = x * 2^shift + sum(masks); at least FLOOR; EXCLUDED where a mask is              int32
-        d = min(max(t) - t, 16^levels - 1)                                                  >= 0
-        e = rint(exps[0, d & 15] * exps[1, d >> 4 & 15] * ...)       float32 products, left to right
-        r = inverse_scale / float32(sum(e))                                  the sum is exact, below 2^31
-        y = clip(rint(fma(e, r, zero_point_y)))                                     codes of y's dtype
-
-    exps[k, i] = exp(-i * 16^k * scale / 2^shift), in row 0 times a power of two; with masks the last product is 0.
-    inverse_scale = 1 / sy. masks: an int32 array that broadcasts to x, or None for the next of inputs[1:].
-    FLOOR makes a row of nothing but the lowest float32 uniform, as float32 does. A row that is all EXCLUDED
-    (-inf: float gives NaN) is real zero, as torch's attention gives it.
-    """
-
-    FLOOR: ClassVar[int] = (1 << 13) - MaskSteps.STEPS_LIMIT
-    EXCLUDED: ClassVar[int] = MaskSteps.STEPS_EXCLUDED
-
-    exps: np.ndarray  # float32 [levels, 16]
-    inverse_scale: float
-    masks: tuple[np.ndarray | None, ...] = ()
-    shift: int = 0
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class IntLayerNorm(_Layer):
-    """Layer norm, or RMS norm where it is not `centered`, over the last axis of C codes; s1, s2 are exact integers.
-
-        s1 = sum(x), s2 = sum(x * x)
-        v = float32(C*s2 - s1*s1)                        d = fma(float32(x), C, -float32(s1))        centered
-        v = float32(s2 - 2*zx*s1 + C*zx*zx)              d = float32(x - zx)                         else
-        r = 1 / sqrt(v + epsilon)                                                    float32, each rounded
-        y = clip(rint(fma(d * r, multiplier[c], bias[c])), low, high)
-
-    multiplier = gamma/sy, times sqrt(C) if not centered; bias = beta/sy + zy; epsilon = eps*C*C/(sx*sx), or
-    eps*C/(sx*sx), and at least 2^-20, so that a constant row is beta.
-    """
-
-    multiplier: np.ndarray  # float32 [C]
-    bias: np.ndarray  # float32 [C]
-    epsilon: float
-    centered: bool
-    low: int
-    high: int
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Embedding(_Layer):
-    """Rows of a table by integer index: i = index + rows if index < 0 else index, clamped to 0 .. rows - 1;
-
-        y = float32(weight[i]) * scale[i]                                            y is float32
-        y = clip(rint(fma(float32(weight[i]), scale[i], zero_point_y)))              y is codes
-
-    scale holds the row's scale sw, for codes sw/sy. x: indices [...], y: [..., C].
-    """
-
-    weight: np.ndarray  # int8 [rows, C]
-    scale: np.ndarray  # float32 [rows]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MatMul(_Layer):
+class MatMul(Layer):
     """A product of two activations, `inputs` is (a, b); no transposed copy of either is made:
 
         y = transpose(transpose(a, perm_a) @ transpose(b, perm_b), perm_y)
@@ -345,7 +246,7 @@ class FloatMatMul(MatMul):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Concat(_Layer):
+class Concat(Layer):
     """Concatenation along `axis`; integer inputs go through `tables[i]` first where it is not None.
 
     constants: per part the array itself, in y's codes, or None for the next input; () has none.
@@ -357,7 +258,7 @@ class Concat(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Slice(_Layer):
+class Slice(Layer):
     """y[i, j, ...] = x[begin[0] + i*strides[0], begin[1] + j*strides[1], ...]; any dtype, x and y share qparams."""
 
     begin: tuple[int, ...]
@@ -365,7 +266,7 @@ class Slice(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pad(_Layer):
+class Pad(Layer):
     """x with `before` and as many more elements as y's shape asks for, all of code `value`, on codes."""
 
     before: tuple[int, ...]
@@ -373,7 +274,7 @@ class Pad(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MaxPool(_Layer):
+class MaxPool(Layer):
     """Window maximum, on codes or float32 alike (x and y share qparams); the border never wins."""
 
     kernel: tuple[int, int]
@@ -383,7 +284,7 @@ class MaxPool(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IntAvgPool(_Layer):
+class IntAvgPool(Layer):
     """s = exact integer sum of the window's codes, border = zero point;
     y = clip(rint(fma(float32(s), m, b)), low, high).
 
@@ -401,7 +302,7 @@ class IntAvgPool(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Resize(_Layer):
+class Resize(Layer):
     """Spatial resize on codes or float32 (x and y share qparams).
 
     y[oh, ow] = sum_i sum_j wh[oh, i] * ww[ow, j] * x[ih[oh, i], iw[ow, j]], with taps i, j in {0} (nearest) or
@@ -415,19 +316,19 @@ class Resize(_Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Copy(_Layer):
+class Copy(Layer):
     """y = transpose(x, perm); any dtype. Also what the schedule inserts between two physical layouts."""
 
     perm: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class View(_Layer):
+class View(Layer):
     """y = reshape(x): the same elements in the same (row-major logical) order."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Opaque(_Layer):
+class Opaque(Layer):
     """A fragment no layer above covers, legalized and fused by TVM; it gets the default schedule.
 
     function:  PrimFunc over dense typed buffers: `arguments`, then `output`, then `extra_outputs`.
@@ -437,9 +338,6 @@ class Opaque(_Layer):
     function: PrimFunc
     arguments: tuple[str | np.ndarray, ...]
     extra_outputs: tuple[str, ...] = ()
-
-
-Layer: TypeAlias = _Layer
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""IntAdd and IntMul: two code tensors in, one out."""
+"""IntAdd, IntMul and IntAffine: two code tensors, or one and constants, in; one out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from tvm.ir import Expr
 from tvm.tirx.script.builder import ir as T
 
-from tvmcomp.graph.layers import IntAdd, IntMul, Layer, TensorSpec
+from tvmcomp.graph.layers import IntAdd, IntAffine, IntMul, Layer, TensorSpec
+from tvmcomp.kernels.broadcast import Broadcast, each_broadcast
 from tvmcomp.kernels.halo import write_halo
 from tvmcomp.kernels.kernel import Kernel
 from tvmcomp.kernels.layout import Layout
-from tvmcomp.kernels.rows import dims, each_vector, halo_code, kernel_key, qparams_of, same_dims
+from tvmcomp.kernels.rows import (
+    dims,
+    each_vector,
+    halo_code,
+    kernel_key,
+    pack_constants,
+    qparams_of,
+    same_dims,
+)
 from tvmcomp.kernels.vector import (
     Isa,
     Operand,
@@ -26,43 +35,53 @@ from tvmcomp.kernels.vector import (
     splat,
 )
 
-__all__ = ["build_add", "build_mul"]
+__all__ = ["build_add", "build_affine", "build_mul"]
 
 Tensors = Mapping[str, TensorSpec]
 Layouts = Mapping[str, Layout]
 
 
 def build_add(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Kernel | None:
-    """Sum of two tensors of one shape, each with its own scale."""
+    """Sum of two tensors, each with its own scale, the second perhaps of a smaller shape."""
     if not isinstance(layer, IntAdd):
         return None
     names = (*layer.inputs, layer.output)
     types = [tensors[name].dtype for name in names]
     a, b, y = (layouts[name] for name in names)
-    if not same_dims(a, b, y):
+    small = Broadcast.of(tensors[names[1]].shape, tensors[names[2]].shape, b)
+    if not same_dims(a, y) or small is None:
         return None
     zero = halo_code(tensors[layer.output])
+
+    def finish(out: Operand, to: Expr, wide_a: Expr, wide_b: Expr, lanes: int) -> None:
+        inner = fma(wide_b, splat(layer.scale_b, lanes), splat(layer.bias, lanes), lanes)
+        value = fma(wide_a, splat(layer.scale_a, lanes), T.bind(inner), lanes)
+        out.store(to, round_clip(value, layer.low, layer.high, lanes, types[2]), types[2], lanes)
 
     def body(left: Operand, right: Operand, out: Operand) -> None:
         write_halo(out, y, zero)
 
         def vector(to: Expr, at: list[Expr], lanes: int) -> None:
             wide_a = T.bind(left.widen(at[0], types[0], lanes))
-            wide_b = T.bind(right.widen(at[1], types[1], lanes))
-            inner = fma(wide_b, splat(layer.scale_b, lanes), splat(layer.bias, lanes), lanes)
-            value = fma(wide_a, splat(layer.scale_a, lanes), T.bind(inner), lanes)
-            codes = round_clip(value, layer.low, layer.high, lanes, types[2])
-            out.store(to, codes, types[2], lanes)
+            finish(out, to, wide_a, T.bind(right.widen(at[1], types[1], lanes)), lanes)
 
-        each_vector(y, [a, b], isa.bytes, vector)
+        def beside(to: Expr, at: Expr, rows: list[Expr], start: Expr, lanes: int) -> None:
+            wide_a = T.bind(left.widen(at, types[0], lanes))
+            codes = small.load(right, rows[0], start, types[1], lanes)
+            finish(out, to, wide_a, T.bind(_real(codes, lanes)), lanes)
+
+        if same_dims(a, b):
+            each_vector(y, [a, b], isa.bytes, vector)
+        else:
+            each_broadcast(y, a, [small], isa.bytes, beside)
 
     baked = (layer.scale_a, layer.scale_b, layer.bias, layer.low, layer.high)
-    key = kernel_key("add", isa, a, b, y, types, zero, baked)
+    key = kernel_key("add", isa, a, b, y, types, zero, baked, small)
     return Kernel(key, build_func("add", ("a", "b", "y"), body), "binary", isa.name)
 
 
 def build_mul(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Kernel | None:
-    """Product with a tensor of the same shape or with one gate per channel."""
+    """Product with a tensor of the same shape, with one gate per channel, or of any smaller shape."""
     if not isinstance(layer, IntMul):
         return None
     names = (*layer.inputs, layer.output)
@@ -70,7 +89,8 @@ def build_mul(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Ker
     zeros = [qparams_of(tensors[name]).zero_point for name in names]
     a, b, y = (layouts[name] for name in names)
     gated = dims(b) == (a.batch, 1, 1, a.channels) and not same_dims(a, b)
-    if not (same_dims(a, y) and (gated or same_dims(a, b))):
+    small = Broadcast.of(tensors[names[1]].shape, tensors[names[2]].shape, b)
+    if not same_dims(a, y) or small is None:
         return None
 
     def shifted(data: Operand, at: Expr, index: int, lanes: int) -> Expr:
@@ -113,7 +133,55 @@ def build_mul(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Ker
 
         each_row(y, row)
 
-    body = per_channel if gated else elementwise
-    baked = (zeros, layer.multiplier, layer.low, layer.high)
+    def broadcast(left: Operand, right: Operand, out: Operand) -> None:
+        write_halo(out, y, zeros[2])
+
+        def beside(to: Expr, at: Expr, rows: list[Expr], start: Expr, lanes: int) -> None:
+            wide_a = shifted(left, at, 0, lanes)
+            codes = cast("int32", small.load(right, rows[0], start, types[1], lanes), lanes)
+            finish(out, to, wide_a, T.bind(codes - splat(zeros[1], lanes, "int32")), lanes)
+
+        each_broadcast(y, a, [small], isa.bytes, beside)
+
+    body = per_channel if gated else elementwise if same_dims(a, b) else broadcast
+    baked = (zeros, layer.multiplier, layer.low, layer.high, small)
     key = kernel_key("mul", isa, a, b, y, types, baked)
     return Kernel(key, build_func("mul", ("a", "b", "y"), body), "binary", isa.name)
+
+
+def build_affine(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Kernel | None:
+    """One fma with constants; they hold the multiplier, then the bias, each dense in its own shape."""
+    if not isinstance(layer, IntAffine):
+        return None
+    source, spec = tensors[layer.inputs[0]], tensors[layer.output]
+    x, y = layouts[layer.inputs[0]], layouts[layer.output]
+    arrays = (layer.multiplier, layer.bias)
+    found = [Broadcast.of(a.shape, spec.shape, Layout.dense(a.shape, 4)) for a in arrays]
+    small = [one for one in found if one is not None]
+    if not same_dims(x, y) or len(small) != len(found):
+        return None
+    starts = (i64(0), i64(-(-layer.multiplier.nbytes // 64) * 64))
+
+    def body(data: Operand, constants: Operand, out: Operand) -> None:
+        write_halo(out, y, halo_code(spec))
+
+        def beside(to: Expr, at: Expr, rows: list[Expr], start: Expr, lanes: int) -> None:
+            code = T.bind(data.widen(at, source.dtype, lanes))
+            multiplier, bias = (
+                one.load(constants, first + row, start, "float32", lanes)
+                for one, first, row in zip(small, starts, rows, strict=True)
+            )
+            value = fma(code, multiplier, bias, lanes)
+            codes = round_clip(value, layer.low, layer.high, lanes, spec.dtype)
+            out.store(to, codes, spec.dtype, lanes)
+
+        each_broadcast(y, x, small, isa.bytes, beside)
+
+    dtypes = (source.dtype, spec.dtype)
+    key = kernel_key("affine", isa, x, y, dtypes, small, layer.low, layer.high, halo_code(spec))
+    func = build_func("affine", ("x", "constants", "y"), body)
+    return Kernel(key, func, "binary", isa.name, constants=pack_constants(*arrays))
+
+
+def _real(codes: Expr, lanes: int) -> Expr:
+    return cast("float32", cast("int32", codes, lanes), lanes)

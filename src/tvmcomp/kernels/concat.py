@@ -22,7 +22,9 @@ def build_concat(
     layer: Layer, tensors: Mapping[str, TensorSpec], layouts: Mapping[str, Layout], isa: Isa
 ) -> Kernel | None:
     """Channel concatenation of any number of inputs; constants: the tables, 256 bytes each."""
-    if not isinstance(layer, Concat):
+    if not isinstance(layer, Concat) or layer.constants:
+        return None
+    if layer.axis % len(tensors[layer.output].shape) != len(tensors[layer.output].shape) - 1:
         return None
     spec = tensors[layer.output]
     y = as_bytes(layouts[layer.output])

@@ -24,6 +24,7 @@ __all__ = [
     "pack_constants",
     "qparams_of",
     "same_dims",
+    "split_rows",
     "with_dims",
 ]
 
@@ -84,7 +85,7 @@ def pack_constants(*arrays: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _split_rows(layouts: Sequence[Layout]) -> list[Layout]:
+def split_rows(layouts: Sequence[Layout]) -> list[Layout]:
     """Dense tensors of a single row ([M, K], say) become M rows, so that threads can share them."""
     first = layouts[0]
     if first.batch * first.height == 1 and all(layout.is_dense for layout in layouts):
@@ -94,7 +95,7 @@ def _split_rows(layouts: Sequence[Layout]) -> list[Layout]:
 
 def each_vector(y: Layout, others: Sequence[Layout], width: int, body: VectorBody) -> None:
     """`body` for every vector of at most `width` channels of y; all layouts have the same dims."""
-    y, *others = _split_rows([y, *others])
+    y, *others = split_rows([y, *others])
     flat = all(layout.pitch == y.pitch for layout in others)
 
     def row(n: Expr, h: Expr) -> None:

@@ -78,7 +78,7 @@ def isa_for(features: frozenset[str]) -> Isa:
 
 def byte_size(dtype: str) -> int:
     """Bytes of one element."""
-    return {"uint8": 1, "int8": 1, "int16": 2, "uint16": 2}.get(dtype, 4)
+    return {"uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int64": 8}.get(dtype, 4)
 
 
 def i64(value: int) -> tirx.IntImm:

@@ -15,6 +15,7 @@ from tvmcomp.graph.layers import (
     Conv,
     Copy,
     DynamicQuantize,
+    Embedding,
     Layer,
     LayerGraph,
     Opaque,
@@ -92,8 +93,8 @@ def _rigid(graph: LayerGraph) -> set[str]:
 
 
 def _read_inputs_once(graph: LayerGraph) -> LayerGraph:
-    """Graph inputs live in the caller's memory, which only converting kernels and TVM's read exactly."""
-    exact = (Quantize, DynamicQuantize, Copy, Opaque)
+    """Graph inputs live in the caller's memory, which only a few kernels and TVM's read exactly."""
+    exact = (Quantize, DynamicQuantize, Copy, Embedding, Opaque)
     return _redirect(
         graph,
         lambda layer, name: name in graph.inputs and not isinstance(layer, exact),

@@ -12,33 +12,44 @@ from tvmcomp.graph.layers import (
     DynamicConv,
     DynamicDequantize,
     DynamicQuantize,
+    Embedding,
     FloatConv,
     FloatMatMul,
     IntAdd,
+    IntAffine,
     IntAvgPool,
     IntConv,
+    IntLayerNorm,
     IntMatMul,
     IntMul,
+    IntSoftmax,
     Layer,
+    MaskSteps,
     MaxPool,
     Opaque,
+    Pad,
     Quantize,
     Resize,
+    Slice,
     Table,
     TensorSpec,
     View,
 )
-from tvmcomp.kernels.binary import build_add, build_mul
+from tvmcomp.kernels.binary import build_add, build_affine, build_mul
+from tvmcomp.kernels.box import build_box_concat, build_pad, build_slice
 from tvmcomp.kernels.concat import build_concat
 from tvmcomp.kernels.conv import build_conv
 from tvmcomp.kernels.convert import build_copy, build_dequantize, build_quantize
 from tvmcomp.kernels.depthwise import build_depthwise
 from tvmcomp.kernels.dynamic_quantize import build_dynamic_dequantize, build_dynamic_quantize
+from tvmcomp.kernels.embedding import build_embedding
 from tvmcomp.kernels.kernel import Kernel
+from tvmcomp.kernels.layer_norm import build_layer_norm
 from tvmcomp.kernels.layout import Layout
 from tvmcomp.kernels.matmul import build_matmul
 from tvmcomp.kernels.pool import build_avg_pool, build_max_pool
 from tvmcomp.kernels.resize import build_resize
+from tvmcomp.kernels.softmax import build_mask_steps, build_softmax
 from tvmcomp.kernels.table import build_table
 from tvmcomp.kernels.vector import Isa
 from tvmcomp.schedule.fallback import build_opaque
@@ -70,7 +81,14 @@ KERNELS: Mapping[type[Layer], tuple[Builder, ...]] = {
     Table: (build_table,),
     IntAdd: (build_add,),
     IntMul: (build_mul,),
-    Concat: (build_concat,),
+    IntAffine: (build_affine,),
+    IntSoftmax: (build_softmax,),
+    MaskSteps: (build_mask_steps,),
+    IntLayerNorm: (build_layer_norm,),
+    Embedding: (build_embedding,),
+    Concat: (build_concat, build_box_concat),
+    Slice: (build_slice,),
+    Pad: (build_pad,),
     MaxPool: (build_max_pool,),
     IntAvgPool: (build_avg_pool,),
     Resize: (build_resize,),

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 __all__ = ["DYNAMIC", "GRANULARITIES", "OPS", "CodeRange", "Granularity", "RangeOf", "Scheme"]
 
+# "layer_norm" is RMS norm too, "softmax" takes its masks, "add" and "mul" constants, "embedding" reads rows of a
+# table; what only moves elements (reshape, slice, pad) needs no scheme.
 OPS = (
     "conv2d",
     "depthwise_conv2d",

@@ -62,7 +62,14 @@ class Layers(Toy):
     def param(self, name: str, array: np.ndarray) -> Expr:
         if not self._quantized or not name.endswith(".weight"):
             return super().param(name, array)
-        axis = 0 if array.ndim == 4 else 1
+        return self._compressed(name, array, 0 if array.ndim == 4 else 1)
+
+    def table(self, name: str, rows: int, channels: int) -> Expr:
+        """An embedding's table: a scale per row."""
+        array = self.normal(rows, channels)
+        return self._compressed(name, array, 0) if self._quantized else super().param(name, array)
+
+    def _compressed(self, name: str, array: np.ndarray, axis: int) -> Expr:
         form = UniformWeight.from_codes(
             np.zeros(array.shape, np.int8),
             np.ones(array.shape[axis], np.float32),
@@ -196,9 +203,62 @@ def scores(net: Layers) -> tuple[Expr, ...]:
 
 
 def float_tail(net: Layers) -> tuple[Expr, ...]:
-    """Softmax has no integer form: the dense layer before it is integer, its own result has no pair."""
+    """A softmax at the end stays in float: the dense layer before it is integer, its own result has no pair."""
     x = net.put(net.input("x", 1, 16), 0.5)
     return (net.emit("softmax", relax.op.nn.softmax(net.put(net.dense("fc", x, 10), 0.25))),)
+
+
+def attention_mask(net: Layers) -> tuple[Expr, ...]:
+    """Pairs on the scores before factor and mask, and on the result; the mask and what makes it stay in float."""
+    x, m = net.input("x", 1, 4, 16), net.input("m", 1, 1, 16)
+    x = net.put(x, 0.5)
+    scores = net.put(
+        net.emit("scores", relax.op.matmul(x, net.param("w.weight", net.normal(16, 16)))), 0.25
+    )
+    gone = net.emit("gone", relax.op.subtract(m, relax.const(np.float32(1))))
+    mask = net.emit("mask", relax.op.multiply(gone, relax.const(np.float32(1e4))))
+    scaled = net.emit("scaled", relax.op.multiply(scores, relax.const(np.float32(0.125))))
+    masked = net.emit("masked", relax.op.add(scaled, mask))
+    soft = net.put(net.emit("soft", relax.op.nn.softmax(masked)), 0.125)
+    return (net.put(net.dense("fc", soft, 8), 0.0625),)
+
+
+def norms(net: Layers) -> tuple[Expr, ...]:
+    """Dense with its residual, then a layer norm, an RMS norm and a bias that no dense layer takes."""
+    x = net.put(net.input("x", 1, 4, 16), 0.5)
+    total = net.put(net.emit("sum", relax.op.add(net.dense("fc", x, 16), x)), 0.25)
+    gamma, beta = net.param("gamma", net.normal(16)), net.param("beta", net.normal(16))
+    y = net.put(net.emit("ln", relax.op.nn.layer_norm(total, gamma, beta, axes=[-1])), 0.125)
+    z = net.put(net.emit("rms", relax.op.nn.rms_norm(y, gamma, axes=[-1])), 0.0625)
+    position = net.param("position", net.normal(4, 16))
+    return (net.put(net.emit("placed", relax.op.add(z, position)), 0.03125),)
+
+
+def layer_scale(net: Layers) -> tuple[Expr, ...]:
+    """A multiplication and an addition with arrays are one layer; an addition of smaller tensors is another."""
+    x = net.put(net.input("x", 1, 4, 16), 0.5)
+    scaled = net.emit("scaled", relax.op.multiply(x, net.param("gamma", net.normal(16))))
+    y = net.put(net.emit("shifted", relax.op.add(scaled, net.param("beta", net.normal(16)))), 0.25)
+    row = net.put(net.emit("row", relax.op.mean(y, [1], True)), 0.125)
+    return (net.put(net.emit("sum", relax.op.add(y, row)), 0.0625),)
+
+
+def tokens(net: Layers) -> tuple[Expr, ...]:
+    """A class token joined as codes and sliced off again, with the scale of what it was joined to."""
+    x = net.put(net.input("x", 1, 4, 16), 0.5)
+    token = net.param("token", net.normal(1, 1, 16))
+    joined = net.put(net.emit("joined", relax.op.concat([token, x], 1)), 0.25)
+    first = net.put(net.emit("first", relax.op.strided_slice(joined, [1], [0], [1])), 0.25)
+    flat = net.put(net.emit("flat", relax.op.reshape(first, (1, 16))), 0.25)
+    return (net.put(net.dense("fc", flat, 8), 0.125),)
+
+
+def embedded(net: Layers) -> tuple[Expr, ...]:
+    """A table by an integer input: its weight is compressed by rows, its result gets the pair."""
+    index = net.input("index", 1, 4, dtype="int64")
+    table = net.table("words.weight", 10, 16)
+    x = net.put(net.emit("words", relax.op.take(table, index, axis=0)), 0.5)
+    return (net.put(net.dense("fc", x, 8), 0.25),)
 
 
 NETWORKS: tuple[Network, ...] = (
@@ -216,6 +276,11 @@ NETWORKS: tuple[Network, ...] = (
     concat,
     scores,
     float_tail,
+    attention_mask,
+    norms,
+    layer_scale,
+    tokens,
+    embedded,
 )
 
 
@@ -291,13 +356,23 @@ def test_an_excluded_max_pool_does_not_pass_its_scale_on() -> None:
     assert [skip.name for skip in placement.skipped] == ["pool"]
 
 
-def test_what_has_no_integer_form_is_listed() -> None:
+def test_what_stays_in_float_is_listed() -> None:
     (skipped,) = placed(model_of(float_tail)).skipped
     assert (skipped.name, skipped.op, skipped.reason) == (
         "softmax",
-        "nn.softmax",
-        "has no integer form",
+        "softmax",
+        "its result leaves the network",
     )
+
+
+def test_the_operators_of_a_mask_are_listed() -> None:
+    placement = placed(model_of(attention_mask))
+    assert [(skip.name, skip.op) for skip in placement.skipped] == [
+        ("gone", "subtract"),
+        ("mask", "multiply"),
+    ]
+    softmax = next(group for group in placement.groups if group.op == "softmax")
+    assert (softmax.members, softmax.plain) == (("scaled", "masked", "soft"), ("mask",))
 
 
 def test_a_target_without_fusions_gets_a_pair_everywhere() -> None:

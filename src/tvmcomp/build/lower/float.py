@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvmcomp.build.lower.claim import Claim
 from tvmcomp.build.lower.flow import Flow, Node
 from tvmcomp.build.lower.integer import same_scale_layer
+from tvmcomp.build.lower.rowwise import embedding_layer
 from tvmcomp.graph.layers import TensorSpec
 
 __all__ = ["match_float"]
@@ -13,7 +14,13 @@ _OPERATORS = ("relax.nn.max_pool2d", "relax.permute_dims", "relax.reshape", "rel
 
 
 def match_float(flow: Flow, node: Node) -> Claim | None:
-    """max_pool2d | permute_dims | reshape of a float32 tensor or of codes  ->  MaxPool | Copy | View."""
+    """max_pool2d | permute_dims | reshape of a float32 tensor or of codes  ->  MaxPool | Copy | View;
+    take of a compressed table  ->  Embedding.
+    """
+    if node.op == "relax.take":
+        found = embedding_layer(flow, node, None, node.name)
+        spec = TensorSpec(node.name, node.shape, "float32")
+        return None if found is None else Claim(node.name, (found,), (spec,))
     qparams = flow.codes(flow.resolve(node.value.args[0])) if node.op in _OPERATORS else None
     if node.op not in _OPERATORS or (node.dtype != "float32" and qparams is None):
         return None

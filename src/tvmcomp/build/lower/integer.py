@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from tvmcomp.build.lower.affine import match_affine
 from tvmcomp.build.lower.claim import Claim, bounds, code_range
 from tvmcomp.build.lower.conv import clip_bounds
 from tvmcomp.build.lower.flow import Flow, Node
-from tvmcomp.build.lower.pool import average_layer, max_pool_layer, mean_layer
+from tvmcomp.build.lower.move import pad_layer, slice_layer
+from tvmcomp.build.lower.pool import average_layer, max_pool_layer
+from tvmcomp.build.lower.reduce import reduced
 from tvmcomp.build.lower.resize import resize_layer
-from tvmcomp.build.lower.unary import requantize
-from tvmcomp.compress.reference import make_table
+from tvmcomp.build.lower.rowwise import embedding_layer, layer_norm_layer, match_softmax
+from tvmcomp.build.lower.unary import requantization, requantize
+from tvmcomp.compress.reference import quantize
 from tvmcomp.graph.layers import (
     Concat,
     Copy,
     Dequantize,
     IntAdd,
-    IntAvgPool,
     IntMul,
     Layer,
     QParams,
@@ -51,12 +55,20 @@ def match_integer(flow: Flow, quantize: Node, taken: set[str]) -> Claim | None:
         absorbed.append(root.name)
     spec = TensorSpec(quantize.name, root.shape, quantize.dtype, y)
     limits = bounds(low, high, y, quantize.dtype)
+    if root.op == "relax.mean" and (claim := _mean(flow, root, spec, limits)) is not None:
+        return replace(claim, absorbed=tuple(absorbed))
     if root.op in _ARITHMETIC:
         layer = _ARITHMETIC[root.op](flow, root, spec, limits)
-        return None if layer is None else Claim(spec.name, (layer,), (spec,), tuple(absorbed))
-    if root.op in _SAME_SCALE and limits == code_range(quantize.dtype):
-        return _same_scale(flow, root, spec, tuple(absorbed))
-    return None
+        if layer is not None:
+            return Claim(spec.name, (layer,), (spec,), tuple(absorbed))
+    claim = match_affine(flow, root, spec, limits, taken)
+    if claim is None and limits == code_range(quantize.dtype):
+        claim = match_softmax(flow, root, spec, taken)
+        if claim is None and root.op in _SAME_SCALE:
+            claim = _same_scale(flow, root, spec)
+    if claim is None:
+        return None
+    return replace(claim, absorbed=tuple(dict.fromkeys((*absorbed, *claim.absorbed))))
 
 
 def _requantized(flow: Flow, quantize: Node, y: QParams) -> Claim | None:
@@ -104,13 +116,17 @@ def _axes(node: Node) -> tuple[int, ...]:
 
 
 def _pair(flow: Flow, root: Node) -> tuple[Source, Source] | None:
+    """Both quantized operands, first one of the result's shape; None if neither has it."""
     a, b = (flow.dequantized(arg) for arg in root.args)
-    return None if a is None or b is None else (a, b)
+    if a is None or b is None:
+        return None
+    ordered = (a, b) if flow.shape(a[0]) == root.shape else (b, a)
+    return ordered if flow.shape(ordered[0][0]) == root.shape else None
 
 
 def _add(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
     pair, y = _pair(flow, root), spec.qparams
-    if pair is None or y is None or any(flow.node(arg).shape != root.shape for arg in root.args):  # type: ignore[union-attr]
+    if pair is None or y is None:
         return None
     (a_name, a), (b_name, b) = pair
     scale_a, scale_b = np.float32(a.scale / y.scale), np.float32(b.scale / y.scale)
@@ -131,13 +147,7 @@ def _add(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | No
 
 def _multiply(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
     pair, y = _pair(flow, root), spec.qparams
-    if pair is None or y is None or len(root.shape) != 4:
-        return None
-    shapes = [flow.node(arg).shape for arg in root.args]  # type: ignore[union-attr]
-    if shapes[0] != root.shape:
-        pair, shapes = (pair[1], pair[0]), shapes[::-1]
-    n, _, _, c = root.shape
-    if shapes[0] != root.shape or shapes[1] not in (root.shape, (n, 1, 1, c)):
+    if pair is None or y is None:
         return None
     (a_name, a), (b_name, b) = pair
     return IntMul(
@@ -150,40 +160,62 @@ def _multiply(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer
     )
 
 
-def _average(
-    build: Callable[[Flow, Node, str, str, Limits], IntAvgPool | None],
-) -> Callable[[Flow, Node, TensorSpec, Limits], Layer | None]:
-    def match(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
-        source = flow.dequantized(root.args[0])
-        return None if source is None else build(flow, root, source[0], spec.name, limits)
+def _average(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
+    source = flow.dequantized(root.args[0])
+    return None if source is None else average_layer(flow, root, source[0], spec.name, limits)
 
-    return match
+
+def _mean(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Claim | None:
+    source = flow.dequantized(root.args[0])
+    return None if source is None else reduced(flow, root, source, spec, limits)
 
 
 def _concat(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
     if limits != code_range(spec.dtype) or spec.qparams is None:
         return None
-    rank = len(root.shape)
-    if int(root.value.attrs.axis) % rank != rank - 1:
+    names: list[str] = []
+    tables: list[np.ndarray | None] = []
+    constants: list[np.ndarray | None] = []
+    for part in flow.fields(root.args[0]):
+        source, array = flow.dequantized(part), flow.param(part)
+        if source is not None and flow.dtype(source[0]) == spec.dtype:
+            names.append(source[0])
+            same = source[1] == spec.qparams
+            dtypes = (spec.dtype, spec.dtype)
+            tables.append(None if same else requantization(source[1], spec.qparams, *dtypes))
+            constants.append(None)
+        elif array is not None and array.dtype == np.float32:
+            tables.append(None)
+            constants.append(quantize(array, spec.qparams, spec.dtype))
+        else:
+            return None
+    if not names:
         return None
-    sources = [flow.dequantized(field) for field in flow.fields(root.args[0])]
-    if not sources or any(source is None for source in sources):
-        return None
-    known = [source for source in sources if source is not None]
-    if any(flow.dtype(name) != spec.dtype for name, _ in known):
-        return None
-    tables = tuple(
-        None if x == spec.qparams else make_table(lambda v: v, x, spec.qparams, spec.dtype)
-        for _, x in known
+    return Concat(
+        name=root.name,
+        inputs=tuple(names),
+        output=spec.name,
+        tables=tuple(tables),
+        axis=int(root.value.attrs.axis or 0) % len(root.shape),
+        constants=tuple(constants) if len(names) < len(constants) else (),
     )
-    names = tuple(name for name, _ in known)
-    return Concat(name=root.name, inputs=names, output=spec.name, tables=tables)
+
+
+def _layer_norm(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
+    return layer_norm_layer(flow, root, spec, limits)
+
+
+def _take(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | None:
+    whole = limits == code_range(spec.dtype)
+    return embedding_layer(flow, root, spec.qparams, spec.name) if whole else None
 
 
 def same_scale_layer(flow: Flow, root: Node, source: str, output: str) -> Layer | None:
     """The layer of an operator that only moves or compares elements, on codes or on float32 alike."""
     if root.op == "relax.nn.max_pool2d":
         return max_pool_layer(flow, root, source, output)
+    if root.op == "relax.strided_slice":
+        return slice_layer(flow, root, source, output)
     if root.op == "relax.permute_dims":
         if len(root.shape) != 4:
             return None
@@ -193,9 +225,7 @@ def same_scale_layer(flow: Flow, root: Node, source: str, output: str) -> Layer 
     return View(name=root.name, inputs=(source,), output=output)
 
 
-def _same_scale(
-    flow: Flow, root: Node, spec: TensorSpec, absorbed: tuple[str, ...]
-) -> Claim | None:
+def _same_scale(flow: Flow, root: Node, spec: TensorSpec) -> Claim | None:
     """quantize(op(dequantize(x)))  ->  op on the codes, then a table where the scales differ."""
     source = flow.dequantized(root.args[0])
     if source is None:
@@ -204,20 +234,33 @@ def _same_scale(
     dtype = flow.dtype(name)
     direct = (x, dtype) == (spec.qparams, spec.dtype)
     moved = spec if direct else TensorSpec(f"{spec.name}.moved", spec.shape, dtype, x)
-    layer = same_scale_layer(flow, root, name, moved.name)
-    if layer is None:
-        return None
-    if direct:
-        return Claim(spec.name, (layer,), (spec,), absorbed)
-    return Claim(spec.name, (layer, requantize(moved.name, spec, x, dtype)), (moved, spec), absorbed)
+    claim = _moved(flow, root, name, moved)
+    if claim is None or direct:
+        return claim
+    layers = (*claim.layers, requantize(moved.name, spec, x, dtype))
+    return Claim(spec.name, layers, (*claim.specs, spec))
+
+
+def _moved(flow: Flow, root: Node, source: str, spec: TensorSpec) -> Claim | None:
+    """The layers of an operator that keeps its codes."""
+    if root.op == "relax.max" and spec.qparams is not None:
+        return reduced(flow, root, (source, spec.qparams), spec)
+    layer: Layer | None = (
+        pad_layer(root, source, spec)
+        if root.op == "relax.nn.pad"
+        else same_scale_layer(flow, root, source, spec.name)
+    )
+    return None if layer is None else Claim(spec.name, (layer,), (spec,))
 
 
 _ARITHMETIC: dict[str, Callable[[Flow, Node, TensorSpec, Limits], Layer | None]] = {
     "relax.add": _add,
     "relax.multiply": _multiply,
-    "relax.mean": _average(mean_layer),
-    "relax.nn.avg_pool2d": _average(average_layer),
+    "relax.nn.avg_pool2d": _average,
     "relax.concat": _concat,
+    "relax.nn.layer_norm": _layer_norm,
+    "relax.nn.rms_norm": _layer_norm,
+    "relax.take": _take,
 }
 _SAME_SCALE = (
     "relax.nn.max_pool2d",
@@ -227,4 +270,7 @@ _SAME_SCALE = (
     "relax.flatten",
     "relax.squeeze",
     "relax.expand_dims",
+    "relax.strided_slice",
+    "relax.nn.pad",
+    "relax.max",
 )

@@ -9,7 +9,7 @@ import numpy as np
 from tvmcomp.build.lower.flow import Flow, Node
 from tvmcomp.graph.layers import IntAvgPool, MaxPool
 
-__all__ = ["average_layer", "max_pool_layer", "mean_layer"]
+__all__ = ["average_layer", "max_pool_layer"]
 
 Limits = tuple[int, int]
 
@@ -94,28 +94,6 @@ def average_layer(
         strides=window.strides,
         pads=window.pads,
         count_include_pad=bool(attrs.count_include_pad) or not any(window.pads),
-        low=limits[0],
-        high=limits[1],
-    )
-
-
-def mean_layer(
-    flow: Flow, root: Node, source: str, output: str, limits: Limits
-) -> IntAvgPool | None:
-    """mean over height and width  ->  IntAvgPool of the whole image; None for other axes."""
-    attrs, shape = root.value.attrs, flow.shape(source)
-    if not attrs.keepdims or attrs.axis is None or len(shape) != 4:
-        return None
-    if sorted(int(axis) % 4 for axis in attrs.axis) != [1, 2]:
-        return None
-    return IntAvgPool(
-        name=root.name,
-        inputs=(source,),
-        output=output,
-        kernel=(shape[1], shape[2]),
-        strides=(1, 1),
-        pads=(0, 0, 0, 0),
-        count_include_pad=True,
         low=limits[0],
         high=limits[1],
     )

@@ -13,7 +13,7 @@ from tvmcomp.build.lower.flow import Flow, Node
 from tvmcomp.compress.reference import make_table
 from tvmcomp.graph.layers import QParams, Table, TensorSpec
 
-__all__ = ["match_unary", "requantize"]
+__all__ = ["match_unary", "requantization", "requantize"]
 
 Array = np.ndarray
 
@@ -74,11 +74,16 @@ def match_unary(flow: Flow, quantize: Node, taken: set[str]) -> Claim | None:
     return Claim(quantize.name, (layer,), (spec,), tuple(dict.fromkeys(nodes)))
 
 
+def requantization(x: QParams, y: QParams, dtype: str, x_dtype: str) -> Array:
+    """The codes of `dtype` with `y`'s qparams of each code of `x_dtype` with `x`'s."""
+    return make_table(lambda values: values, x, y, dtype, x_dtype)
+
+
 def requantize(source: str, target: TensorSpec, x: QParams, dtype: str) -> Table:
     """A table layer that rewrites codes of `dtype` with `x`'s qparams as `target`'s."""
     if target.qparams is None:
         raise ValueError(f"{target.name} carries no qparams")
-    table = make_table(lambda values: values, x, target.qparams, target.dtype, dtype)
+    table = requantization(x, target.qparams, target.dtype, dtype)
     return Table(
         name=f"{target.name}.requantize", inputs=(source,), output=target.name, table=table
     )

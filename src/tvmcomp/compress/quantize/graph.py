@@ -53,12 +53,17 @@ SAME_SCALE = {
     "flatten": "flatten",
     "squeeze": "squeeze",
     "expand_dims": "expand_dims",
+    "strided_slice": "slice",
+    "nn.pad": "pad",
+    "max": "max_pool",
 }
+_ELEMENTWISE = {"add": "add", "subtract": "add", "multiply": "mul", "divide": "mul"}
+_LAYERS = ("matmul", "nn.conv1d", "nn.conv2d", "nn.conv2d_transpose")
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """A convolution or dense layer whose weight is the parameter `weight`."""
+    """A convolution, dense layer or embedding whose weight is the parameter `weight`."""
 
     op: str
     weight: str
@@ -130,15 +135,19 @@ class Graph:
         return as_array(expr)
 
     def weighted(self, name: str) -> Weighted | None:
-        """A convolution (NHWC, OHWI) or dense layer with a float32 parameter as weight, else None."""
+        """A convolution (NHWC, OHWI), dense layer or embedding with a float32 parameter as weight, else None."""
         op = self.op(name)
-        if op not in ("nn.conv2d", "matmul"):
+        if op not in ("nn.conv2d", "matmul", "take"):
             return None
-        operand = self.args(name)[1]
+        operand = self.args(name)[0 if op == "take" else 1]
         weight = str(operand.name) if isinstance(operand, relax.Var) else ""
         if weight not in self.params or not self.is_float(weight):
             return None
         shape = self.shape(weight)
+        if op == "take":
+            rows = len(shape) == 2 and self.attrs(name).axis is not None
+            rows = rows and int(self.attrs(name).axis) == 0 and len(self.reads(name)) == 1
+            return Weighted("embedding", weight, 0, 1) if rows else None
         if op == "matmul":
             return Weighted("dense", weight, 1, 0) if len(shape) == 2 else None
         attrs = self.attrs(name)
@@ -172,31 +181,90 @@ class Graph:
         return bool(np.isfinite(value)) and value != 0.0
 
     def arithmetic(self, name: str) -> str | None:
-        """ "add", "mul", "matmul", "concat" or "avg_pool" if integer arithmetic covers the operator, else None."""
+        """The target's word for an operator without weights that integer arithmetic covers, else None."""
         op, shape = self.op(name), self.shape(name)
-        shapes = [self.shape(read) for read in self.reads(name)]
         if not self.is_float(name) or not all(map(self.is_float, self.reads(name))):
             return None
-        if op == "add" and shapes == [shape, shape]:
-            return "add"
-        if op == "multiply" and len(shapes) == 2 and len(shape) == 4 and shape in shapes:
-            gate = (shape[0], 1, 1, shape[3])
-            return "mul" if all(other in (shape, gate) for other in shapes) else None
-        if op == "matmul" and len(shapes) == 2 and min(map(len, shapes)) >= 2:
-            return "matmul"
-        if op == "concat" and int(self.attrs(name).axis) % len(shape) == len(shape) - 1:
-            return "concat" if len(shapes) == len(self.args(name)[0].fields) else None
+        word = _ELEMENTWISE.get(op)
+        if word is not None:
+            return word if self._is_elementwise(name) else None
+        if op == "matmul" and len(self.reads(name)) == 2:
+            return (
+                "matmul" if min(len(self.shape(read)) for read in self.reads(name)) >= 2 else None
+            )
+        if op == "concat" and self.reads(name):
+            return "concat" if self._joins_floats(name) else None
         if op == "nn.avg_pool2d":
             attrs = self.attrs(name)
             return "avg_pool" if attrs.layout == "NHWC" and not attrs.ceil_mode else None
-        if op == "mean" and self._is_global_pool(name, shapes[0]):
-            return "avg_pool"
+        if op == "mean":
+            return "avg_pool" if self._reduces_neighbours(name) else None
+        if op in ("nn.layer_norm", "nn.rms_norm"):
+            axes = [int(axis) % len(shape) for axis in self.attrs(name).axes]
+            constants = [self.constant(arg) for arg in self.args(name)[1:]]
+            known = all(array is not None for array in constants)
+            return "layer_norm" if known and axes == [len(shape) - 1] else None
         return None
 
-    def _is_global_pool(self, name: str, shape: tuple[int, ...]) -> bool:
-        attrs = self.attrs(name)
-        axes = sorted(int(axis) % len(shape) for axis in attrs.axis) if attrs.axis else []
-        return len(shape) == 4 and axes == [1, 2] and bool(attrs.keepdims)
+    def is_residual(self, name: str) -> bool:
+        """Whether `name` adds two tensors of one shape."""
+        shapes = [self.shape(read) for read in self.reads(name)]
+        return self.arithmetic(name) == "add" and shapes == [self.shape(name)] * 2
+
+    def softmax_mask(self, name: str) -> str | None:
+        """The scores of `scores + mask`, None where `name` is no such sum.
+
+        A mask is a constant, or computed without a layer; of two such tensors, the smaller one.
+        """
+        if self.op(name) != "add" or not self.is_float(name):
+            return None
+        shape, reads = self.shape(name), self.reads(name)
+        fitting = [read for read in reads if self.shape(read) == shape]
+        if len(reads) == 1:
+            return fitting[0] if fitting else None
+        computed = [read for read in fitting if self.from_layer(read)]
+        chosen = computed or (fitting if len(fitting) == 1 else [])
+        others = [read for read in reads if read not in chosen]
+        if len(chosen) != 1 or any(self.from_layer(read) for read in others):
+            return None
+        return chosen[0] if all(map(self.is_float, others)) else None
+
+    def from_layer(self, name: str) -> bool:
+        """Whether a convolution or matrix product is among what a tensor is made from."""
+        return any(self.op(source) in _LAYERS for source in (name, *self.ancestors(name)))
+
+    def ancestors(self, name: str) -> list[str]:
+        """The tensors a tensor is made from, and those they are made from, without graph inputs."""
+        found: dict[str, None] = {}
+        pending = [name] if name in self.values else []
+        while pending:
+            for read in self.reads(pending.pop()):
+                if read in self.values and read not in found:
+                    found[read] = None
+                    pending.append(read)
+        return list(found)
+
+    def _is_elementwise(self, name: str) -> bool:
+        """Two tensors, or one and an array; one of them has the shape of the result."""
+        op, shape = self.op(name), self.shape(name)
+        shapes = [self.shape(read) for read in self.reads(name)]
+        if len(shapes) == 2:
+            return op in ("add", "multiply") and shape in shapes
+        array = self.constant(self.args(name)[1])
+        return shapes == [shape] and array is not None and array.size > 1
+
+    def _joins_floats(self, name: str) -> bool:
+        fields = self.args(name)[0].fields
+        arrays = [array for field in fields if (array := self.constant(field)) is not None]
+        return len(self.reads(name)) + len(arrays) == len(fields) and all(
+            array.dtype == np.float32 for array in arrays
+        )
+
+    def _reduces_neighbours(self, name: str) -> bool:
+        """A reduction over axes that follow one another."""
+        rank = len(self.shape(self.reads(name)[0]))
+        axes = sorted(int(axis) % rank for axis in self.attrs(name).axis or range(rank))
+        return bool(axes) and axes == list(range(axes[0], axes[-1] + 1))
 
     def is_pointwise(self, name: str) -> bool:
         """Whether a tensor is, element by element, a function of the tensors it is made from."""
@@ -214,4 +282,14 @@ class Graph:
         word = SAME_SCALE.get(self.op(name))
         if word == "resize" and self.attrs(name).method not in ("nearest_neighbor", "linear"):
             return None
+        if word == "pad" and (str(self.attrs(name).pad_mode), self._pad_value(name)) != (
+            "constant",
+            0.0,
+        ):
+            return None
+        if self.op(name) == "max" and not self._reduces_neighbours(name):
+            return None
         return word
+
+    def _pad_value(self, name: str) -> float:
+        return float(self.attrs(name).pad_value)

@@ -6,6 +6,9 @@
     x -> max_pool2d -> y                                  y carries x's scale and zero point
     x -> mean, concat, add, multiply -> y                 pairs on inputs and output
     a, b -> matmul -> multiply by a number -> y           pairs on a, b and y
+    x -> layer_norm -> y                                  pairs on x and y
+    x -> multiply by number -> add mask -> softmax -> y   pairs on x and y; the mask stays in float
+    index -> take from a table -> y                       a pair on y
 
 An operator without an integer form on the target stays in float, and so does what only it needs.
 """
@@ -51,11 +54,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Group:
-    """Operators that run as one integer kernel: `members` in order, the last one makes the result."""
+    """Operators that run as one integer kernel: `members` in order, the last one makes the result.
+
+    plain: tensors the kernel reads as they are: masks, indices.
+    """
 
     op: str
     members: tuple[str, ...]
     weighted: Weighted | None = None
+    plain: tuple[str, ...] = ()
 
     @property
     def end(self) -> str:
@@ -96,6 +103,10 @@ class _Placer:
             weighted = graph.weighted(name)
             if weighted is not None:
                 self._settle(name, weighted.op, weighted)
+        # Before chains take the factors of scores, or additions their masks.
+        for name in graph.values:
+            if graph.op(name) == "nn.softmax":
+                self._place_softmax(name)
         unary = self._chains()
         for name in graph.values:
             op = graph.arithmetic(name)
@@ -116,7 +127,8 @@ class _Placer:
         members = self._fused(start, op, residual=weighted is not None and reason is None)
         self._settled.update(members)
         if reason is None:
-            self._groups.append(Group(op, members, weighted))
+            plain = tuple(self._graph.reads(start)) if op == "embedding" else ()
+            self._groups.append(Group(op, members, weighted, plain))
         else:
             self._skipped.append(Skipped(start, op, reason, self._graph.macs(start)))
 
@@ -150,8 +162,50 @@ class _Placer:
             return "scale"
         if last in ("conv2d", "depthwise_conv2d", "dense") and graph.is_bias(user, before):
             return "bias"
-        fits = residual and last != "add" and graph.arithmetic(user) == "add"
-        return "add" if fits else ""
+        if last == "mul" and len(graph.reads(before)) == 1 and graph.is_bias(user, before):
+            return "bias"
+        return "add" if residual and last != "add" and graph.is_residual(user) else ""
+
+    def _place_softmax(self, name: str) -> None:
+        """A softmax over the last axis with the masks and the positive factors in front of it."""
+        graph = self._graph
+        shape = graph.shape(name)
+        if not graph.is_float(name) or int(graph.attrs(name).axis) % len(shape) != len(shape) - 1:
+            return
+        members, masks = [name], list[str]()
+        inner = graph.reads(name)[0]
+        while graph.only_user(inner) == members[-1] and inner not in self._settled:
+            scores = graph.softmax_mask(inner) or self._scaled(inner)
+            if scores is None or graph.shape(scores) != shape:
+                break
+            masks += [read for read in graph.reads(inner) if read != scores]
+            members.append(inner)
+            inner = scores
+        ordered = tuple(reversed(members))
+        reason = self._refusal("softmax", name)
+        if name in graph.outputs:
+            # Nothing would run faster for it, and small probabilities would be lost.
+            reason = "its result leaves the network"
+        self._settled.update(ordered)
+        if reason is not None:
+            self._skipped.append(Skipped(name, "softmax", reason, 0))
+            return
+        self._groups.append(Group("softmax", ordered, plain=tuple(masks)))
+        for mask in masks:
+            for source in (mask, *graph.ancestors(mask)):
+                if source in graph.values and source not in self._settled:
+                    self._settled.add(source)
+                    what = graph.op(source) or "tuple item"
+                    self._skipped.append(Skipped(source, what, "makes a softmax's mask", 0))
+
+    def _scaled(self, name: str) -> str | None:
+        """The x of x times, or by, a positive number."""
+        graph = self._graph
+        if graph.op(name) not in ("multiply", "divide") or not graph.is_pointwise(name):
+            return None
+        array = graph.constant(graph.args(name)[1])
+        positive = array is not None and float(array.reshape(())) > 0
+        return graph.reads(name)[0] if positive else None
 
     def _chains(self) -> dict[str, str]:
         """Pointwise tensors not settled yet -> the one tensor each is a function of.
@@ -204,7 +258,8 @@ class _Placer:
         needed = {group.end for group in self._groups}
         for group in self._groups:
             for member in group.members:
-                needed.update(read for read in graph.reads(member) if read not in group.members)
+                inside = {*group.members, *group.plain}
+                needed.update(read for read in graph.reads(member) if read not in inside)
         carried: dict[str, str] = {}
         for name in graph.values:
             word = graph.moves(name)

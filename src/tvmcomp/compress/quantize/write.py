@@ -63,7 +63,8 @@ def write(
         else:
             bindings.setdefault(weights[own], bound[own].call)
             x = value.args[0]
-            read = {**renamed, value.args[1]: weights[own]}
+            (weight,) = (arg for arg in value.args if getattr(arg, "name", None) == own)
+            read = {**renamed, weight: weights[own]}
             if str(var.name) in dynamic:
                 read[x] = _coded(bindings, inputs, x, dynamic[str(var.name)])
             bindings[var] = substitute(value, read)

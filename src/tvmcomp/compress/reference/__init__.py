@@ -18,6 +18,7 @@ from tvmcomp.compress.reference.convolution import accumulate
 from tvmcomp.compress.reference.dynamic import dynamic_quantize, fake_quantize
 from tvmcomp.compress.reference.interpret import run
 from tvmcomp.compress.reference.layers import average_factors, compute, compute_outputs
+from tvmcomp.compress.reference.rowwise import exp_factors, exp_table, mask_steps
 from tvmcomp.compress.reference.simulate import simulate_layer
 
 __all__ = [
@@ -28,9 +29,12 @@ __all__ = [
     "compute_outputs",
     "dequantize",
     "dynamic_quantize",
+    "exp_factors",
+    "exp_table",
     "fake_quantize",
     "fma_f32",
     "make_table",
+    "mask_steps",
     "quantize",
     "round_clip",
     "run",

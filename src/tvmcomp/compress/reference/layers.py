@@ -23,6 +23,7 @@ from tvmcomp.compress.reference.dynamic import (
     dynamic_quantize,
 )
 from tvmcomp.compress.reference.matmul import float_matmul, int_matmul
+from tvmcomp.compress.reference.rowwise import embedding, layer_norm, mask_steps, softmax
 from tvmcomp.errors import ModelError
 from tvmcomp.graph.layers import (
     Concat,
@@ -31,18 +32,25 @@ from tvmcomp.graph.layers import (
     DynamicConv,
     DynamicDequantize,
     DynamicQuantize,
+    Embedding,
     FloatConv,
     FloatMatMul,
     IntAdd,
+    IntAffine,
     IntAvgPool,
     IntConv,
+    IntLayerNorm,
     IntMatMul,
     IntMul,
+    IntSoftmax,
     Layer,
+    MaskSteps,
     MaxPool,
+    Pad,
     QParams,
     Quantize,
     Resize,
+    Slice,
     Table,
     TensorSpec,
     View,
@@ -172,13 +180,55 @@ def _mul(layer: IntMul, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> 
 
 
 @_compute.register
+def _affine(layer: IntAffine, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    value = fma_f32(x[0], layer.multiplier, layer.bias)
+    return round_clip(value, layer.low, layer.high, y.dtype)
+
+
+@_compute.register
+def _softmax(layer: IntSoftmax, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    return softmax(layer, x[0], x[1:], y)
+
+
+@_compute.register
+def _mask_steps(layer: MaskSteps, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    return mask_steps(layer, x[0])
+
+
+@_compute.register
+def _layer_norm(layer: IntLayerNorm, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    return layer_norm(layer, x[0], qparams_of(xs[0]).zero_point, y.dtype)
+
+
+@_compute.register
+def _embedding(layer: Embedding, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    return embedding(layer, x[0], y)
+
+
+@_compute.register
 def _concat(layer: Concat, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    tables = layer.tables or (None,) * len(x)
+    computed = iter(x)
+    constants = layer.constants or (None,) * len(x)
+    values = [next(computed) if constant is None else constant for constant in constants]
+    tables = layer.tables or (None,) * len(values)
     parts = [
         part if table is None else _look_up(table, part, y.dtype)
-        for part, table in zip(x, tables, strict=True)
+        for part, table in zip(values, tables, strict=True)
     ]
-    return np.concatenate(parts, axis=-1)
+    return np.concatenate(parts, axis=layer.axis)
+
+
+@_compute.register
+def _slice(layer: Slice, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    picked = zip(layer.begin, layer.strides, y.shape, strict=True)
+    return x[0][np.ix_(*(start + np.arange(size) * step for start, step, size in picked))]
+
+
+@_compute.register
+def _pad(layer: Pad, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
+    sizes = zip(layer.before, x[0].shape, y.shape, strict=True)
+    widths = [(before, whole - size - before) for before, size, whole in sizes]
+    return np.pad(x[0], widths, constant_values=layer.value)
 
 
 @_compute.register

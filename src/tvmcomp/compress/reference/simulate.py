@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tvmcomp.compress.reference.arithmetic import code_range
 from tvmcomp.compress.reference.convolution import accumulate
 from tvmcomp.compress.reference.layers import compute, qparams_of
 from tvmcomp.compress.reference.matmul import product
 from tvmcomp.graph.layers import (
+    Embedding,
     IntAdd,
+    IntAffine,
     IntAvgPool,
     IntConv,
+    IntLayerNorm,
     IntMatMul,
     IntMul,
+    IntSoftmax,
     Layer,
     Resize,
     TensorSpec,
@@ -40,6 +45,8 @@ def simulate_layer(
     xs = [tensors[name] for name in layer.inputs]
     if isinstance(layer, IntConv):
         return _conv(layer, xs, y, inputs)
+    if isinstance(layer, IntAffine | IntSoftmax | IntLayerNorm | Embedding):
+        return _steps(_ROWWISE[type(layer)](layer, xs[0], y, inputs), layer, y)
     real = [
         (array.astype(np.float64) - spec.qparams.zero_point) * float(np.float32(spec.qparams.scale))
         if spec.qparams is not None
@@ -83,6 +90,62 @@ def _conv(
     if layer.table is not None:
         codes = layer.table[codes - np.iinfo(y.dtype).min]
     return codes.astype(y.dtype).reshape(y.shape)
+
+
+def _steps(value: Array, layer: Layer, y: TensorSpec) -> Array:
+    """Codes of a value in steps of y, zero point included; a float result as it is."""
+    if y.qparams is None:
+        return value.astype(np.float32)
+    low, high = code_range(y.dtype)
+    bounds = getattr(layer, "low", low), getattr(layer, "high", high)
+    return np.clip(np.rint(value), *bounds).astype(y.dtype)
+
+
+def _affine(layer: IntAffine, x: TensorSpec, y: TensorSpec, inputs: Sequence[Array]) -> Array:
+    return inputs[0] * layer.multiplier.astype(np.float64) + layer.bias
+
+
+def _softmax(layer: IntSoftmax, x: TensorSpec, y: TensorSpec, inputs: Sequence[Array]) -> Array:
+    """Scores plus masks as real numbers; the masks are read back from their steps."""
+    last = int(np.flatnonzero(layer.exps[0])[-1])
+    step = float(np.log(np.float64(layer.exps[0, 0]) / layer.exps[0, last])) / last
+    computed = iter(inputs[1:])
+    real = inputs[0] * step * (1 << layer.shift)
+    for mask in layer.masks:
+        steps = np.asarray(next(computed) if mask is None else mask, np.float64)
+        value = steps * step
+        real = real + np.where(steps == layer.EXCLUDED, -np.inf, value)
+    most = real.max(axis=-1, keepdims=True)
+    e = np.exp(real - np.where(np.isinf(most), 0.0, most))
+    share = e / np.maximum(e.sum(axis=-1, keepdims=True), 1e-300)
+    return share * layer.inverse_scale + qparams_of(y).zero_point
+
+
+def _layer_norm(
+    layer: IntLayerNorm, x: TensorSpec, y: TensorSpec, inputs: Sequence[Array]
+) -> Array:
+    codes = inputs[0].astype(np.float64) - qparams_of(x).zero_point
+    count = codes.shape[-1]
+    if layer.centered:
+        codes = (codes - codes.mean(axis=-1, keepdims=True)) * count
+    power = np.square(codes).mean(axis=-1, keepdims=True)
+    scaled = codes / np.sqrt(power * (1 if layer.centered else count) + layer.epsilon)
+    return scaled * layer.multiplier.astype(np.float64) + layer.bias
+
+
+def _embedding(layer: Embedding, x: TensorSpec, y: TensorSpec, inputs: Sequence[Array]) -> Array:
+    rows = len(layer.weight)
+    index = np.clip(np.where(inputs[0] < 0, inputs[0] + rows, inputs[0]), 0, rows - 1)
+    zero = 0 if y.qparams is None else y.qparams.zero_point
+    return layer.weight[index].astype(np.float64) * layer.scale[index][..., None] + zero
+
+
+_ROWWISE: Mapping[type[Layer], Callable[..., Array]] = {
+    IntAffine: _affine,
+    IntSoftmax: _softmax,
+    IntLayerNorm: _layer_norm,
+    Embedding: _embedding,
+}
 
 
 def _average(layer: IntAvgPool, real: Array) -> Array:
