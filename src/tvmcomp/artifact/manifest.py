@@ -222,7 +222,7 @@ def _function(value: object, what: str) -> Function:
         name=fields.text(f["name"], f"{what}.name"),
         signature=Signature(
             inputs=_tensors(s["inputs"], f"{what}.signature.inputs"),
-            outputs=_tensors(s["outputs"], f"{what}.signature.outputs"),
+            outputs=_some(_tensors(s["outputs"], f"{what}.signature.outputs"), what),
         ),
         variants=fields.items(f["variants"], f"{what}.variants", _variant),
         golden=Tolerance(
@@ -236,9 +236,14 @@ def _tensors(value: object, what: str) -> dict[str, TensorType]:
     tensors = fields.items(value, what, _tensor)
     if len(dict(tensors)) != len(tensors):
         raise ArtifactError(f"{what}: two tensors share a name; save the artifact again")
-    if not tensors:
-        raise ArtifactError(f"{what}: no tensors; save the artifact again")
     return dict(tensors)
+
+
+def _some(outputs: dict[str, TensorType], what: str) -> dict[str, TensorType]:
+    """A network may compute constants and take nothing, but it gives something."""
+    if not outputs:
+        raise ArtifactError(f"{what}.signature.outputs: no tensors; save the artifact again")
+    return outputs
 
 
 def _tensor(value: object, what: str) -> tuple[str, TensorType]:
@@ -250,8 +255,8 @@ def _tensor(value: object, what: str) -> tuple[str, TensorType]:
     )
     if tensor.dtype not in DTYPES:
         raise fields.wrong(f"{what}.dtype", f"one of {', '.join(DTYPES)}", tensor.dtype)
-    if not 0 < nbytes(tensor) < 2**40 or len(tensor.shape) > 32:
-        raise fields.wrong(f"{what}.shape", "positive dimensions and under 1 TiB", tensor.shape)
+    if nbytes(tensor) >= 2**40 or len(tensor.shape) > 32:
+        raise fields.wrong(f"{what}.shape", "at most 32 dimensions and under 1 TiB", tensor.shape)
     return fields.text(f["name"], f"{what}.name"), tensor
 
 

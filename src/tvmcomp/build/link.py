@@ -109,8 +109,11 @@ def _module(
     weights, memory = _bytes_var("weights", weights_bytes), _bytes_var("arena", arena.size)
     layers = {layer.name: layer for layer in graph.layers}
     params = [*variables.values(), weights, memory]
+    # An input nothing reads, an empty one among them, needs no view.
+    read = {*graph.outputs, *(name for layer in graph.layers for name in layer.inputs)}
     with builder.function(ENTRY, params, attrs={"relax.force_pure": True}):
-        regions = {name: _as_bytes(builder, var) for name, var in variables.items()}
+        used = {place.region for name, place in arena.places.items() if name in read}
+        regions = {name: _as_bytes(builder, var) for name, var in variables.items() if name in used}
         regions["arena"] = memory
         for call in calls:
             layer = layers[call.layer]

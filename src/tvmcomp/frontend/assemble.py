@@ -11,11 +11,13 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.errors import ModelError
-from tvmcomp.frontend.block import Block, as_array, op_name, substitute, unique
+from tvmcomp.frontend.block import Block, as_array, leaves, op_name, substitute, unique
 from tvmcomp.frontend.indexing import check_constant, indexed
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
 __all__ = ["MAX_TENSOR_BYTES", "assemble"]
+
+_MASKING = frozenset({"add", "where", "maximum", "minimum"})
 
 # No tensor of a network this project targets comes near it; a model that asks for more is broken or hostile.
 MAX_TENSOR_BYTES = 8 << 30
@@ -44,7 +46,7 @@ def assemble(
         old = variables[variable]
         env[old] = relax.Var(name, old.ty)
         input_vars.append(env[old])
-        _check_type(name, old.ty)
+        _check_type(name, old.ty, empty=True)
     arrays: dict[relax.Var, np.ndarray] = {}
     taken = set(inputs.values())
     for variable, (name, array) in params.items():
@@ -63,10 +65,13 @@ def assemble(
         raise ModelError(
             f"{provenance.source}: the graph returns {len(results)} values for {len(outputs)} outputs"
         )
+    for name, result_value in zip(outputs, results, strict=True):
+        _check_type(f"output {name}", result_value.ty)
     live = block.live(results)
     used = {var: array for var, array in arrays.items() if var in live}
     for var, array in used.items():
-        _check_values(str(var.name), array)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            _refuse_values(str(var.name), array, _readers(block, var))
     functions = {var: func for var, func in module.functions.items() if var.name_hint != "main"}
     return Model(
         module=block.finish([*input_vars, *used], results, functions),
@@ -110,7 +115,7 @@ def _tensor_type(expr: Expr) -> TensorType:
     return TensorType(tuple(int(size) for size in expr.ty.shape), str(expr.ty.dtype))
 
 
-def _check_type(what: str, ty: relax.Type) -> None:
+def _check_type(what: str, ty: relax.Type, *, empty: bool = False) -> None:
     if isinstance(ty, relax.TupleType):
         for field in ty.fields:
             _check_type(what, field)
@@ -122,7 +127,7 @@ def _check_type(what: str, ty: relax.Type) -> None:
             f"the shape of {what} depends on data: {ty}; export the model with static shapes"
         )
     shape = tuple(int(size) for size in ty.shape)
-    if any(size <= 0 for size in shape):
+    if any(size <= 0 for size in shape) and not empty:
         raise ModelError(f"{what} has shape {list(shape)}; every dimension must be positive")
     nbytes = prod(shape) * np.dtype(_numpy_name(str(ty.dtype))).itemsize
     if nbytes > MAX_TENSOR_BYTES:
@@ -149,7 +154,15 @@ def _numpy_name(dtype: str) -> str:
     return "float16" if dtype == "bfloat16" else dtype
 
 
-def _check_values(name: str, array: np.ndarray) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise ModelError(f"parameter {name} holds {bad} values that are NaN or infinite")
+def _readers(block: Block, var: relax.Var) -> set[str]:
+    """Operators that read a parameter; none where it is a result."""
+    return {op_name(expr) for expr in block.definitions.values() if var in leaves(expr)}
+
+
+def _refuse_values(name: str, array: np.ndarray, readers: set[str]) -> None:
+    """Weights are finite; what is only added or chosen from may mask with minus infinity."""
+    bad = ~np.isfinite(array)
+    if readers <= _MASKING:
+        bad &= ~np.isneginf(array)
+    if readers and bad.any():
+        raise ModelError(f"parameter {name} holds {int(bad.sum())} values that are NaN or infinite")

@@ -19,11 +19,13 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
+from tvmcomp.frontend.onnx_control import CONTROL, refuse_control, resolve_control
 from tvmcomp.frontend.onnx_files import check_tensors, check_text, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
+from tvmcomp.frontend.onnx_functions import expand, has_definition, opsets
 from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
 from tvmcomp.frontend.onnx_operator_form import OPERATOR_FORM, expand_operator_form
-from tvmcomp.frontend.onnx_ops import CONVERTERS, OnnxNode
+from tvmcomp.frontend.onnx_ops import CONVERTERS, DEFINED, OnnxNode
 from tvmcomp.frontend.signature import first_line
 from tvmcomp.model import Model, Provenance
 
@@ -66,19 +68,23 @@ def _import(
     if graph.sparse_initializer:
         raise ModelError("sparse initializers are not supported; save the weights densely")
     check_tensors(graph)
-    check_operators(graph, _supported())
+    versions = opsets(model)
+    check_operators(graph, lambda node: _converted(node) or has_definition(node, versions))
     sort_nodes(graph)
     inputs = fix_inputs(graph, input_shapes)
     check(model)
     expand_operator_form(graph)
-    shapes = fold_constants(model)
+    model, shapes = _resolve(model)
+    graph = model.graph
+    check_operators(graph, _converted)
     explicit_pads(graph, shapes)
     weights = split_weights(graph)
-    variables = _rename(graph, weights)
     outputs = [value.name for value in graph.output]
+    variables = _rename(graph, weights)
     # The importer takes what is left of `graph.input` that is no initializer as the real inputs.
     arrays = {variables[name]: array for name, array in weights.items()}
-    module = _Importer(_opset(model), arrays).convert(graph)
+    known = {name: shapes[name] for name in inputs}
+    module = _Importer(opsets(model).get("", 1), arrays, known).convert(graph)
     return assemble(
         module,
         inputs={name: name for name in inputs},
@@ -88,11 +94,29 @@ def _import(
     )
 
 
+def _resolve(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+    """Constants computed, control flow resolved, operators without a converter expanded, until none is left."""
+    while True:
+        expanded = expand(model, _operators())
+        while expanded is not model:
+            model, expanded = expanded, expand(expanded, _operators())
+        shapes = fold_constants(model)
+        if not resolve_control(model, shapes):
+            refuse_control(model.graph)
+            return model, shapes
+
+
 @cache
-def _supported() -> dict[str, frozenset[str]]:
-    standard = frozenset(onnx_frontend._get_convert_map()) | {"Constant", "If"}
-    supported = {"": standard - _CONTRIB, "com.microsoft": _CONTRIB}
+def _operators() -> dict[str, frozenset[str]]:
+    """Domain -> operators that have a converter, TVM's or our own, or are control flow."""
+    standard = frozenset(onnx_frontend._get_convert_map()) - _CONTRIB - DEFINED
+    supported = {"": standard | {*CONVERTERS, "Constant", *CONTROL}, "com.microsoft": _CONTRIB}
     return {domain: names | OPERATOR_FORM[domain] for domain, names in supported.items()}
+
+
+def _converted(node: onnx.NodeProto) -> bool:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return node.op_type in _operators().get(domain, frozenset())
 
 
 def _refuse_external(model: onnx.ModelProto) -> None:
@@ -101,11 +125,6 @@ def _refuse_external(model: onnx.ModelProto) -> None:
             raise ModelError(
                 f"tensor {tensor.name} is in an external file; pass the model's path instead"
             )
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    return max(versions, default=1)
 
 
 def _rename(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -121,6 +140,8 @@ def _rename(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> dict[s
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = variables.get(name, name)
+    for value in graph.output:
+        value.name = variables.get(value.name, value.name)
     kept = [value for value in graph.input if value.name not in variables]
     copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
     del graph.input[:]
@@ -131,8 +152,14 @@ def _rename(graph: onnx.GraphProto, weights: Mapping[str, np.ndarray]) -> dict[s
 class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
     """TVM's importer with our converters, and errors that name the node."""
 
-    def __init__(self, opset: int, weights: Mapping[str, np.ndarray]) -> None:
-        super().__init__({}, None, keep_params_in_input=True, sanitize=False)
+    def __init__(
+        self,
+        opset: int,
+        weights: Mapping[str, np.ndarray],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        # Told the shapes, it does not take a length of 0 for an unknown one.
+        super().__init__(dict(shapes), None, keep_params_in_input=True, sanitize=False)
         self._version = opset
         self._arrays = weights
 
@@ -148,6 +175,9 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             except Exception as error:
                 self._abandon()
                 raise ModelError(f"the graph cannot be imported: {first_line(error)}") from error
+
+    def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
+        """Done, with our own converters counted."""
 
     def _abandon(self) -> None:
         # A builder that goes away with an open block warns on stderr, which has room for one line.
@@ -180,6 +210,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             attrs=attrs,
             outputs=attrs["tvm_custom"]["num_outputs"],
             emit=self.bb.emit,
+            compute=self.bb.emit_te,
             weights=self._arrays,
         )
 

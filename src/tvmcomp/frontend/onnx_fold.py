@@ -11,6 +11,7 @@ from onnx import NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tvmcomp.errors import ModelError
+from tvmcomp.frontend.onnx_empty import fold_empty
 from tvmcomp.frontend.onnx_graph import describe, infer_shapes
 from tvmcomp.frontend.signature import first_line
 
@@ -51,6 +52,8 @@ def fold_constants(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     graph = model.graph
     while True:
         shapes = infer_shapes(model)
+        if fold_empty(model, shapes):
+            continue
         folded = _fold_once(model, shapes)
         if not folded:
             return shapes
@@ -69,7 +72,14 @@ def _fold_once(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> di
     """Output name -> value, for every output of a node to drop."""
     graph = model.graph
     known = {tensor.name for tensor in graph.initializer}
-    feeds: dict[str, np.ndarray] = {}
+    # A tensor without elements is known.
+    empty = {
+        value.name: np.zeros(shapes[value.name], _dtype(value))
+        for value in graph.input
+        if value.name not in known and 0 in shapes.get(value.name, ())
+    }
+    known.update(empty)
+    feeds: dict[str, np.ndarray] = dict(empty)
     nodes = []
     for node in graph.node:
         if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
@@ -82,11 +92,15 @@ def _fold_once(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> di
             nodes.append(node)
             known.update(node.output)
     outputs = [name for node in nodes for name in node.output if name]
-    result = dict(feeds)
+    result = {name: array for name, array in feeds.items() if name not in empty}
     if nodes:
         result |= _evaluate(model, nodes, outputs, feeds)
         _keep_names(graph, nodes, result)
     return result
+
+
+def _dtype(value: onnx.ValueInfoProto) -> np.dtype:
+    return helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
 
 
 def _foldable(node: NodeProto, known: set[str], shapes: dict[str, tuple[int, ...]]) -> bool:
@@ -177,7 +191,9 @@ def _attribute(node: NodeProto, name: str) -> int | None:
 def explicit_pads(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None:
     """Replace `auto_pad` by the pads it means for these shapes."""
     for node in graph.node:
-        if node.op_type not in ("Conv", "MaxPool", "AveragePool"):
+        if node.op_type == "ConvTranspose":
+            _transposed_pads(node, shapes)
+        if node.op_type not in ("Conv", "MaxPool", "AveragePool", "LpPool"):
             continue
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         mode = attributes.pop("auto_pad", b"NOTSET").decode()
@@ -198,6 +214,35 @@ def explicit_pads(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) ->
         attributes["pads"] = [*before, *after]
         del node.attribute[:]
         node.attribute.extend(helper.make_attribute(key, v) for key, v in attributes.items())
+
+
+def _transposed_pads(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> None:
+    """The same for a transposed convolution, whose output may also be named by its shape."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    mode = attributes.pop("auto_pad", b"NOTSET").decode()
+    wanted = attributes.pop("output_shape", None)
+    if mode == "NOTSET" and wanted is None:
+        return
+    size = shapes[node.input[0]][2:]
+    kernel = attributes.get("kernel_shape") or shapes[node.input[1]][2:]
+    strides = attributes.get("strides") or [1] * len(size)
+    dilations = attributes.get("dilations") or [1] * len(size)
+    extra = list(attributes.get("output_padding") or [0] * len(size))
+    before, after = [], []
+    for axis, (length, stride) in enumerate(zip(size, strides, strict=True)):
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        full = stride * (length - 1) + extra[axis] + reach
+        out = full if mode == "VALID" else length * stride
+        total = full - (wanted[axis - len(size)] if wanted else out)
+        if total < 0:
+            extra[axis], total = extra[axis] - total, 0
+        small, large = total // 2, total - total // 2
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    attributes["pads"] = [*before, *after]
+    attributes["output_padding"] = extra
+    del node.attribute[:]
+    node.attribute.extend(helper.make_attribute(key, v) for key, v in attributes.items())
 
 
 def split_weights(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import onnx
@@ -19,6 +19,7 @@ __all__ = [
     "fix_inputs",
     "infer_shapes",
     "sort_nodes",
+    "without_weights",
 ]
 
 # A large tensor's values never decide a shape; inference copies the model, so they stay out of it.
@@ -30,12 +31,15 @@ def describe(node: NodeProto) -> str:
     return f"{node.op_type} node {node.name or 'giving ' + ', '.join(node.output)}"
 
 
-def check_operators(graph: onnx.GraphProto, supported: Mapping[str, frozenset[str]]) -> None:
-    """Every operator is one the importer converts; `supported`: domain -> operators."""
+def check_operators(graph: onnx.GraphProto, supported: Callable[[NodeProto], bool]) -> None:
+    """Every operator is one that can be imported, in subgraphs too."""
     for node in graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if node.op_type in supported.get(domain, frozenset()):
+        for attribute in node.attribute:
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                check_operators(body, supported)
+        if supported(node):
             continue
+        domain = "" if node.domain == "ai.onnx" else node.domain
         name = f"{domain}.{node.op_type}" if domain else node.op_type
         raise ModelError(
             f"operator {name} of {describe(node)} is not supported; "
@@ -141,7 +145,7 @@ def fix_inputs(graph: onnx.GraphProto, input_shapes: Mapping[str, tuple[int, ...
 
 def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Name -> static shape of every value inference finds; a contradiction is a ModelError."""
-    slim = _without_weights(model)
+    slim = without_weights(model)
     try:
         onnx.shape_inference.infer_shapes(slim, check_type=True, strict_mode=True)
     except Exception as error:
@@ -173,7 +177,7 @@ def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
 def check(model: onnx.ModelProto) -> None:
     """The ONNX checker's rules: known attributes, numbers of operands, one opset per domain."""
     # The checker wants a shape for every result; where the file declares none, inference knows it.
-    inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model))
     if any(not value.type.tensor_type.HasField("shape") for value in inferred.graph.output):
         return
     try:
@@ -182,7 +186,8 @@ def check(model: onnx.ModelProto) -> None:
         raise ModelError(f"not a valid ONNX model: {first_line(error)}") from None
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with large initializers as inputs, to infer shapes on."""
     slim = onnx.ModelProto()
     slim.ir_version = model.ir_version
     slim.opset_import.extend(model.opset_import)

@@ -31,7 +31,9 @@ def specialised(
             f"input {name} is declared [{shown}], --input-shape asks for "
             f"[{','.join(map(str, wanted))}]; only dynamic dimensions can be chosen"
         )
-    if any(size <= 0 for size in wanted):
+    # A file may say that an input is empty; asking for it is a mistake.
+    least = 0 if list(wanted) == list(declared) else 1
+    if any(size < least for size in wanted):
         raise ModelError(
             f"input {name} has shape [{','.join(map(str, wanted))}]; every dimension must be positive"
         )

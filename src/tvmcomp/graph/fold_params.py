@@ -36,6 +36,7 @@ _ELEMENTWISE: dict[str, Fold] = {
     "greater": np.greater,
     "equal": np.equal,
     "where": np.where,
+    "matmul": np.matmul,
 }
 _RESHAPES = ("reshape", "squeeze", "expand_dims", "flatten")
 

@@ -41,6 +41,8 @@ def _tensor(generator: np.random.Generator, name: str, of: TensorType) -> np.nda
 
 def _values(generator: np.random.Generator, name: str, of: TensorType) -> np.ndarray:
     dtype = np.dtype(of.dtype)
+    if 0 in of.shape:
+        return np.zeros(of.shape, dtype)
     if dtype == np.bool_ or (dtype.kind in "iu" and "mask" in name):
         return np.ones(of.shape, dtype)
     if dtype.kind == "f":

@@ -75,10 +75,13 @@ class Flow:
     def __init__(self, module: IRModule, params: Mapping[str, np.ndarray]) -> None:
         function = module["main"]
         self.function = function
+        # Functions an importer wrote in TensorIR; `main` calls them.
+        self.helpers = {var: f for var, f in module.functions.items() if var.name_hint != "main"}
         self.params = params
         self.inputs = [var for var in function.params if var.name not in params]
         self.nodes: list[Node] = []
         self.by_name: dict[str, Node] = {}
+        self.constants: dict[str, relax.Expr] = {}
         self._uses: Counter[str] = Counter()
         self._users: dict[str, list[Node]] = {}
         for block in function.body.blocks:
@@ -119,7 +122,18 @@ class Flow:
                 break
             result = value
         fields = result.fields if isinstance(result, relax.Tuple) else [result]
-        return [self.resolve(field).name for field in fields]
+        return [self._output_name(index, field) for index, field in enumerate(fields)]
+
+    def _output_name(self, index: int, field: relax.Expr) -> str:
+        """An output is a value's name; one that is a constant gets a name to be stored under."""
+        value = self.resolve(field)
+        if isinstance(value, relax.Var):
+            return str(value.name)
+        name = f"output{index}"
+        while name in self.by_name or any(var.name == name for var in self.function.params):
+            name += "_"
+        self.constants[name] = value
+        return name
 
     def resolve(self, expr: relax.Expr) -> relax.Expr:
         """Follow plain `a = b` bindings to the variable they stand for."""

@@ -48,7 +48,8 @@ def _claims(flow: Flow) -> dict[str, Claim]:
     taken: set[str] = set()
 
     def take(claim: Claim | None) -> bool:
-        if claim is None:
+        # A layer reads tensors; what computes with parameters alone is TVM's.
+        if claim is None or any(name in flow.params for name in claim.inputs):
             return False
         claims[claim.end] = claim
         taken.update((claim.end, *claim.absorbed))
@@ -90,8 +91,10 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
     absorbed = {name for claim in claims.values() for name in claim.absorbed}
     read = _read_names(flow, claims, absorbed)
     builder = relax.BlockBuilder()
+    for var, function in flow.helpers.items():
+        builder.update_func(var, function)
     params = list(flow.function.params)
-    values: dict[str, relax.Expr] = {var.name: var for var in params}
+    values: dict[str, relax.Expr] = {var.name: var for var in params} | flow.constants
     with builder.function("main", params):
         with builder.dataflow():
             for node in flow.nodes:
@@ -111,7 +114,7 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
                     values[name] = builder.emit(relax.TupleGetItem(var, i))
                 if not exported:
                     values[node.name] = var
-            outputs = [builder.emit_output(values[name]) for name in flow.outputs]
+            outputs = [_output(builder, values[name]) for name in flow.outputs]
         builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
     passes = [
         transform.LegalizeOps(),
@@ -123,6 +126,11 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
         transform.CanonicalizeBindings(),
     ]
     return tvm.ir.transform.Sequential(passes)(builder.get())
+
+
+def _output(builder: relax.BlockBuilder, value: relax.Expr) -> relax.Expr:
+    """Constants and parameters stay themselves, for the reader to store."""
+    return builder.emit_output(value) if isinstance(value, relax.DataflowVar) else value
 
 
 def _read_names(flow: Flow, claims: Mapping[str, Claim], absorbed: set[str]) -> set[str]:
@@ -175,5 +183,6 @@ def _read_back(module: IRModule, flow: Flow, claims: Mapping[str, Claim]) -> Lay
                 for layer in claim.layers
             ]
             reader.define(binding.var, claim.specs, claim.exported)
+    outputs = reader.outputs(function, flow.outputs)
     inputs = tuple(var.name for var in flow.inputs)
-    return LayerGraph(reader.tensors, tuple(layers), inputs, reader.outputs(function))
+    return LayerGraph(reader.tensors, (*layers, *reader.stored), inputs, outputs)

@@ -1,4 +1,4 @@
-"""Reads what TVM's fusion left of a function: each remaining call_tir becomes an Opaque layer."""
+"""Reads what TVM's fusion left of a function: each remaining call_tir, and each constant result, becomes an Opaque layer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import tvm
 from tvm import IRModule, relax
 
 from tvmcomp.build.lower.flow import constant_value
@@ -20,6 +21,7 @@ class OpaqueReader:
 
     def __init__(self, module: IRModule, params: Mapping[str, np.ndarray]) -> None:
         self.tensors: dict[str, TensorSpec] = {}
+        self.stored: list[Layer] = []
         self._module = module
         self._params = params
         self._values: dict[relax.Var, str | tuple[str, ...]] = {}
@@ -68,13 +70,35 @@ class OpaqueReader:
             "replace it in the source model"
         )
 
-    def outputs(self, function: relax.Function) -> tuple[str, ...]:
-        """Names of the graph's outputs in order."""
+    def outputs(self, function: relax.Function, names: Sequence[str]) -> tuple[str, ...]:
+        """Names of the graph's outputs in order; constants among them become layers that store them."""
         result = function.body.body
         if isinstance(result, relax.Var) and isinstance(self._values.get(result), tuple):
             return tuple(self._values[result])
         fields = result.fields if isinstance(result, relax.Tuple) else [result]
-        return tuple(self.name(field) for field in fields)
+        return tuple(self._output(field, name) for field, name in zip(fields, names, strict=True))
+
+    def _output(self, field: relax.Expr, name: str) -> str:
+        array = self._array(field)
+        if array is None:
+            return self.name(field)
+        while name in self.tensors:
+            name += "_"
+        self._add_spec(name, field.ty)
+        self.stored.append(
+            Opaque(name=name, inputs=(), output=name, function=_store(array), arguments=(array,))
+        )
+        return name
+
+    def _array(self, expr: relax.Expr) -> np.ndarray | None:
+        """What a constant or a parameter holds."""
+        constant = constant_value(expr)
+        if constant is not None:
+            return constant
+        if not isinstance(expr, relax.Var) or expr in self._values:
+            return None
+        array = self._params.get(expr.name)
+        return None if array is None else np.asarray(array)
 
     def _call_tir(self, var: relax.Var, call: relax.Call) -> Opaque:
         arguments = tuple(self._argument(arg) for arg in call.args[1].fields)
@@ -94,15 +118,16 @@ class OpaqueReader:
         )
 
     def _argument(self, expr: relax.Expr) -> str | np.ndarray:
-        constant = constant_value(expr)
-        if constant is not None:
-            return constant
-        if isinstance(expr, relax.Var) and expr not in self._values:
-            array = self._params.get(expr.name)
-            if array is not None:
-                return np.asarray(array)
-        return self.name(expr)
+        array = self._array(expr)
+        return self.name(expr) if array is None else array
 
     def _add_spec(self, name: str, ty: relax.TensorType) -> None:
         shape = tuple(int(dim) for dim in ty.shape.values)
         self.tensors[name] = TensorSpec(name, shape, str(ty.dtype))
+
+
+def _store(array: np.ndarray) -> tvm.tirx.PrimFunc:
+    """y = array"""
+    source = tvm.te.placeholder(array.shape, str(array.dtype), "constant")
+    copy = tvm.te.compute(array.shape, lambda *index: source(*index), "stored")
+    return tvm.te.create_prim_func([source, copy])

@@ -17,9 +17,10 @@ __all__ = ["Converter", "OnnxNode"]
 
 @dataclass(frozen=True, eq=False)
 class OnnxNode:
-    """operands: None where one is left out; outputs: how many the node names; opset: of the default domain.
+    """operands: None where one is left out; outputs: how many the node has, named or not; opset: of the default domain.
 
-    `emit` binds an intermediate value and gives its variable, which has a type.
+    emit:    binds an intermediate value and gives its variable, which has a type
+    compute: binds what a tensor expression function of `tvm.te` computes: compute(function, *operands)
     """
 
     op: str
@@ -29,6 +30,7 @@ class OnnxNode:
     attrs: Mapping[str, Any]
     outputs: int
     emit: Callable[[Expr], Expr]
+    compute: Callable[..., Expr]
     weights: Mapping[str, np.ndarray]
 
     @property
@@ -72,6 +74,14 @@ class OnnxNode:
         if attribute is None:
             return None
         return [attribute] if isinstance(attribute, int) else [int(number) for number in attribute]
+
+    def number(self, name: str, default: int) -> int:
+        """An attribute that is an integer."""
+        return int(self.attrs.get(name, default))
+
+    def real(self, name: str, default: float) -> float:
+        """An attribute that is a number."""
+        return float(self.attrs.get(name, default))
 
     def text(self, name: str, default: str) -> str:
         """An attribute that is a string."""
