@@ -14,6 +14,7 @@ from acceptance import (
     int8_exact,
     int8_steps,
     integer_share,
+    onnx_nodes,
     quickstart,
     speed,
     sqnr,
@@ -34,6 +35,8 @@ ROWS: tuple[Row, ...] = (
     int8_steps.ROW,
     sqnr.ROW,
     integer_share.ROW,
+    # Breadth.
+    onnx_nodes.ROW,
     # Speed.
     speed.ROW,
     fallback.ROW,

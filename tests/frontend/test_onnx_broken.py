@@ -110,7 +110,7 @@ BROKEN = {
         make([node("Relu", ["x"], ["y"], slope=3)], {"x": (2,)}),
         "Unrecognized attribute: slope",
     ),
-    "branch": (branch(), "branches on data"),
+    "branch": (branch(), "chooses its branch by data"),
     "NaN weight": (nan_weight(), "conv.weight holds 2 values that are NaN or infinite"),
     "short weight": (short_weight(), "conv.weight does not hold the values of a float tensor"),
     "huge weight": (huge_weight(), "conv.weight.*GiB"),

@@ -16,11 +16,7 @@ from tvmcomp.frontend.onnx_ops.node import Converter, OnnxNode
 __all__ = ["RESIZE"]
 
 # What `image.resize2d` means the same by, where a factor gives whole sizes; it has integer kernels.
-_SHARED_COORDINATES = {
-    "half_pixel": "half_pixel",
-    "asymmetric": "asymmetric",
-    "align_corners": "align_corners",
-}
+_SHARED_COORDINATES = ("half_pixel", "asymmetric", "align_corners")
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ def _resize(node: OnnxNode) -> Expr:
             beyond = (x < 0) | (x > axis.length - 1)
             outside.append(beyond.reshape([-1, *[1] * (rank - 1 - axis.axis)]))
         if mode == "nearest":
-            index = np.clip(_rounded(node, x), 0, axis.length - 1).astype(np.int64)
+            index = _ROUNDING[_rounding(node)](x)
+            index = np.clip(index, 0, axis.length - 1).astype(np.int64)
             y = node.emit(relax.op.take(y, relax.const(index), axis=axis.axis))
         else:
             index, weight = _taps(node, axis, x, mode)
@@ -68,11 +65,6 @@ def _resize(node: OnnxNode) -> Expr:
     return y
 
 
-def _upsample(node: OnnxNode) -> Expr:
-    """Resize of old opsets: asymmetric, and nearest rounds down."""
-    return _resize(node)
-
-
 def _crops(node: OnnxNode) -> bool:
     return node.text("coordinate_transformation_mode", "") == "tf_crop_and_resize"
 
@@ -86,7 +78,7 @@ def _operand(node: OnnxNode, index: int, name: str) -> np.ndarray | None:
 def _axes(node: OnnxNode) -> list[_Axis]:
     """The axes whose length changes or that are read in parts, with their scales."""
     rank = len(node.shape)
-    if node.op == "Upsample" or node.opset < 11:
+    if _is_old(node):
         roi, sizes = None, None
         scales = _operand(node, 1, "scales")
         if scales is None and "scales" in node.attrs:
@@ -144,9 +136,9 @@ def _kept_aspect(
 
 
 def _resize2d(node: OnnxNode, axes: list[_Axis], mode: str) -> Expr | None:
-    """image.resize2d where it means the same: rank 4, whole factors or linear between whole sizes."""
+    """image.resize2d where it means the same, by its positions: rank 4, factors that give whole sizes."""
     coordinates = node.text("coordinate_transformation_mode", "half_pixel")
-    if node.op == "Upsample" or node.opset < 11:
+    if _is_old(node):
         coordinates = "asymmetric"
     known = coordinates in _SHARED_COORDINATES and not node.number("antialias", 0)
     if len(node.shape) != 4 or not known or not {axis.axis for axis in axes} <= {2, 3}:
@@ -156,18 +148,15 @@ def _resize2d(node: OnnxNode, axes: list[_Axis], mode: str) -> Expr | None:
     size = list(node.shape[2:])
     for axis in axes:
         size[axis.axis - 2] = axis.out
-    rounding = ""
+    rounding = _rounding(node)
     if mode == "nearest":
-        if any(a.scale != int(a.scale) for a in axes) or coordinates == "align_corners":
+        if coordinates == "align_corners":
             return None
-        rounding = node.text("nearest_mode", "round_prefer_floor")
-        if node.op == "Upsample" or node.opset < 11:
-            rounding = "floor"
-        if (coordinates, rounding) not in _SAME_NEAREST:
-            return None
-        # Both put a whole number of copies of each element side by side.
-        coordinates, rounding = "asymmetric", "floor"
-    elif mode != "linear" or (coordinates == "align_corners" and min(size) == 1):
+        for axis in axes:
+            wanted = np.clip(_ROUNDING[rounding](_coordinates(node, axis)), 0, axis.length - 1)
+            if not np.array_equal(wanted, _nearest2d(axis, coordinates, rounding)):
+                return None
+    elif mode not in ("linear", "bilinear") or (coordinates == "align_corners" and min(size) == 1):
         return None
     return relax.op.image.resize2d(
         node.x,
@@ -175,13 +164,17 @@ def _resize2d(node: OnnxNode, axes: list[_Axis], mode: str) -> Expr | None:
         layout="NCHW",
         method="nearest_neighbor" if mode == "nearest" else "linear",
         coordinate_transformation_mode=coordinates,
-        rounding_method=rounding or "round",
+        rounding_method=rounding if mode == "nearest" else "round",
     )
 
 
-_SAME_NEAREST = frozenset(
-    {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
-)  # fmt: skip
+def _nearest2d(axis: _Axis, coordinates: str, rounding: str) -> np.ndarray:
+    """The indices `image.resize2d` takes: it rounds down a hundred thousandth later."""
+    o = np.arange(axis.out, dtype=np.float64)
+    scale = axis.length / axis.out
+    x = o * scale if coordinates == "asymmetric" else (o + 0.5) * scale - 0.5
+    x = x + 1e-5 if rounding == "floor" else x
+    return np.clip(_ROUNDING[rounding](x), 0, axis.length - 1)
 
 
 def _coordinates(node: OnnxNode, axis: _Axis) -> np.ndarray:
@@ -189,7 +182,7 @@ def _coordinates(node: OnnxNode, axis: _Axis) -> np.ndarray:
     o = np.arange(axis.out, dtype=np.float32)
     scale = np.float32(axis.scale)
     mode = node.text("coordinate_transformation_mode", "half_pixel")
-    if node.op == "Upsample" or node.opset < 11:
+    if _is_old(node):
         mode = "asymmetric"
     length, out = np.float32(axis.length), np.float32(axis.out)
     half = np.float32(0.5)
@@ -214,17 +207,23 @@ def _coordinates(node: OnnxNode, axis: _Axis) -> np.ndarray:
     raise ValueError(f"coordinate_transformation_mode {mode} is not known")
 
 
-def _rounded(node: OnnxNode, x: np.ndarray) -> np.ndarray:
-    mode = node.text("nearest_mode", "round_prefer_floor")
-    if node.op == "Upsample" or node.opset < 11:
-        mode = "floor"
-    rounding: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "round_prefer_floor": lambda v: np.ceil(v - np.float32(0.5)),
-        "round_prefer_ceil": lambda v: np.floor(v + np.float32(0.5)),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }
-    return rounding[mode](x)
+_ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "round_prefer_floor": lambda v: np.ceil(v - np.float32(0.5)),
+    "round_prefer_ceil": lambda v: np.floor(v + np.float32(0.5)),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def _rounding(node: OnnxNode) -> str:
+    if _is_old(node):
+        return "floor"
+    return node.text("nearest_mode", "round_prefer_floor")
+
+
+def _is_old(node: OnnxNode) -> bool:
+    """Upsample, and Resize of opset 10: asymmetric, and nearest rounds down."""
+    return node.op == "Upsample" or node.opset < 11
 
 
 def _taps(node: OnnxNode, axis: _Axis, x: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -272,4 +271,4 @@ def _weighted(node: OnnxNode, x: Expr, axis: int, index: np.ndarray, weight: np.
     return total
 
 
-RESIZE: dict[str, Converter] = {"Resize": _resize, "Upsample": _upsample}
+RESIZE: dict[str, Converter] = {"Resize": _resize, "Upsample": _resize}
