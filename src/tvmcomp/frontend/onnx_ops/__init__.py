@@ -5,8 +5,8 @@ from __future__ import annotations
 from tvmcomp.frontend.onnx_ops.elementwise import ELEMENTWISE
 from tvmcomp.frontend.onnx_ops.index import INDEX
 from tvmcomp.frontend.onnx_ops.node import Converter, OnnxNode
-from tvmcomp.frontend.onnx_ops.quantization import QUANTIZATION
 from tvmcomp.frontend.onnx_ops.normalize import NORMALIZE
+from tvmcomp.frontend.onnx_ops.quantization import QUANTIZATION
 from tvmcomp.frontend.onnx_ops.recurrent import RECURRENT
 from tvmcomp.frontend.onnx_ops.resize import RESIZE
 from tvmcomp.frontend.onnx_ops.scan import SCAN
