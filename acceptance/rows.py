@@ -8,6 +8,7 @@ from acceptance import (
     bench_json,
     compile_time,
     damage,
+    dynamic,
     fallback,
     float_match,
     indices,
@@ -35,6 +36,7 @@ ROWS: tuple[Row, ...] = (
     int8_steps.ROW,
     sqnr.ROW,
     integer_share.ROW,
+    dynamic.ROW,
     # Breadth.
     onnx_nodes.ROW,
     # Speed.
