@@ -111,3 +111,10 @@ def test_a_scale_that_is_nan_makes_its_row_nan():
     y = run(ROWS[0].values[0], problem)
     assert np.isnan(y[0, 0, 7]).all()
     assert np.isfinite(np.delete(y, 7, axis=2)).all()
+
+
+def test_one_scale_and_a_scale_per_row_are_two_functions():
+    isa = ROWS[0].values[0][0]
+    problems = [dynamic(DENSE["rows"], per_row) for per_row in (True, False)]
+    kernels = [build_conv(p.layer, p.tensors, p.layouts, isa) for p in problems]
+    assert kernels[0].key != kernels[1].key

@@ -106,3 +106,32 @@ def test_rows_with_zero_points_of_their_own_have_no_border():
     layouts = {name: layout(tensor) for name, tensor in tensors.items()}
     layouts["y"] = layout(tensors["y"], halo=1)
     assert build_dynamic_quantize(layer, tensors, layouts, GENERIC) is None
+
+
+def test_quotients_near_a_tie_round_as_a_division_does():
+    """Rows of k + 1/2 steps and their neighbours, for scales with every kind of last bits, large and small."""
+    rng = np.random.default_rng(5)
+    exponents = [-70, -63, -20, 0, 30, 63, 70]
+    ends = rng.uniform(1, 2, (60, len(exponents))) * 2.0 ** np.array(exponents)
+    scale = (ends.astype(np.float32) / np.float32(255)).reshape(-1, 1)
+    steps = rng.integers(0, 255, (len(scale), 300)) + 0.5
+    x = (steps * scale).astype(np.float32).view(np.int32) + rng.integers(-2, 3, steps.shape)
+    x = x.astype(np.int32).view(np.float32)
+    x[:, 0], x[:, 1] = 0, scale[:, 0] * 255
+    layer, tensors = problem(x.shape, "uint8", True)
+    layouts = {name: layout(tensor) for name, tensor in tensors.items()}
+    for row in (ROWS[0], ROWS[2]):
+        y = check(build_dynamic_quantize, row.values[0], layer, tensors, layouts, arrays=[x])
+        assert len(np.unique(y)) == 256
+
+
+def test_keys_tell_functions_apart():
+    keys = set()
+    for dtype, per_row in (("uint8", True), ("uint8", False), ("int8", True)):
+        for halo, pad in ((0, 0), (0, 3), (1, 0)):
+            layer, tensors = problem((1, 2, 3, 20), dtype, per_row)
+            layouts = {name: layout(tensor) for name, tensor in tensors.items()}
+            layouts["y"] = layout(tensors["y"], 0 if per_row else halo, pad + 16 * halo * per_row)
+            kernel = build_dynamic_quantize(layer, tensors, layouts, GENERIC)
+            keys.add((kernel.key, str(kernel.func)))
+    assert len({key for key, _ in keys}) == len({text for _, text in keys}) == 9

@@ -34,7 +34,7 @@ def network() -> Model:
     y = toy.emit("sum", op.add(toy.conv("left", x, 8), toy.conv("right", x, 8)))
     y = toy.emit("clip", op.clip(toy.conv("dw", y, 8, groups=8), 0, 6))
     y = toy.emit("mean", op.mean(y, [1, 2], keepdims=True))
-    return toy.model(toy.dense("fc", toy.emit("flat", op.reshape(y, (1, 8))), 5))
+    return toy.model(toy.dense("fc", toy.emit("flat", op.reshape(y, (1, 8))), 40))
 
 
 def quantize(step: QuantizeUniform, model: Model, target: Target = TARGET) -> PassResult:
@@ -82,6 +82,19 @@ def test_codes_are_the_targets() -> None:
         form = match_weight(value, model.params)
         if isinstance(form, UniformWeight):
             assert np.abs(form.codes()).max() <= 64
+
+
+def test_a_layer_of_few_products_stays_in_float_unless_others_share_its_input() -> None:
+    toy = Toy(4)
+    x = toy.input("x", 3, 16)
+    both = toy.model(toy.dense("a", x, 20), toy.dense("b", x, 20))
+    assert [layer.name for layer in quantize(PER_TOKEN, both).layers] == ["a", "b"]
+    toy = Toy(4)
+    result = quantize(PER_TOKEN, toy.model(toy.dense("a", toy.input("x", 3, 16), 20)))
+    assert result.layers == ()
+    assert (
+        result.skipped[0].reason == "20 products per value of its input do not pay for codes of it"
+    )
 
 
 def test_selection() -> None:
@@ -165,7 +178,7 @@ def test_a_network_without_float_sums_equals_the_reference_bit_for_bit() -> None
     x = toy.emit("nhwc", op.permute_dims(toy.input("image", 1, 3, 8, 8), [0, 2, 3, 1]))
     x = toy.emit("relu1", op.nn.relu(toy.conv("stem", x, 8)))
     x = toy.emit("flat", op.reshape(x, (1, 512)))
-    executable = tc.compile(tc.compress(toy.model(toy.dense("fc", x, 5)), "int8-dynamic"))
+    executable = tc.compile(tc.compress(toy.model(toy.dense("fc", x, 40)), "int8-dynamic"))
     for seed in range(3):
         image = np.random.default_rng(seed).standard_normal((1, 3, 8, 8)).astype(np.float32)
         (expected,) = run(executable.build.graph, {"image": image}).values()
