@@ -11,6 +11,7 @@ from acceptance import (
     dynamic,
     fallback,
     float_match,
+    foreign,
     indices,
     int8_exact,
     int8_steps,
@@ -37,6 +38,7 @@ ROWS: tuple[Row, ...] = (
     sqnr.ROW,
     integer_share.ROW,
     dynamic.ROW,
+    foreign.ROW,
     # Breadth.
     onnx_nodes.ROW,
     # Speed.

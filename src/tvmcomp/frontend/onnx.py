@@ -73,7 +73,6 @@ def _import(
     sort_nodes(graph)
     inputs = fix_inputs(graph, input_shapes)
     check(model)
-    expand_operator_form(graph)
     model, shapes = _resolve(model)
     graph = model.graph
     check_operators(graph, _converted)
@@ -95,11 +94,14 @@ def _import(
 
 
 def _resolve(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
-    """Constants computed, control flow resolved, operators without a converter expanded, until none is left."""
+    """Constants computed, control flow resolved, operators without a converter and those on codes expanded,
+    until none is left.
+    """
     while True:
         expanded = expand(model, _operators())
         while expanded is not model:
             model, expanded = expanded, expand(expanded, _operators())
+        expand_operator_form(model.graph)
         shapes = fold_constants(model)
         if not resolve_control(model, shapes):
             refuse_control(model.graph)
@@ -162,6 +164,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         super().__init__(dict(shapes), None, keep_params_in_input=True, sanitize=False)
         self._version = opset
         self._arrays = weights
+        self._dynamic: dict[Expr, tuple[Expr, Expr, Expr]] = {}
 
     def convert(self, graph: onnx.GraphProto) -> Any:
         # The importer prints to stdout before it raises, and stdout may be promised to JSON.
@@ -212,6 +215,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             emit=self.bb.emit,
             compute=self.bb.emit_te,
             weights=self._arrays,
+            dynamic=self._dynamic,
         )
 
 

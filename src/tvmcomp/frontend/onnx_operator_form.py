@@ -2,6 +2,8 @@
 
 QLinearConv(x, w)   ->  QuantizeLinear(Conv(DequantizeLinear(x), DequantizeLinear(w), DequantizeLinear(b)))
 QLinearAdd(a, b)    ->  QuantizeLinear(Add(DequantizeLinear(a), DequantizeLinear(b)))       likewise the others
+Mul(Cast(MatMulInteger(q, w)), s * ws)  ->  MatMul(DequantizeLinear(q), DequantizeLinear(w))
+                                            q, s: from DynamicQuantizeLinear; likewise ConvInteger
 MaxPool(x)          ->  QuantizeLinear(MaxPool(DequantizeLinear(x)))    x: codes; likewise what only moves them
 
 One lowering then serves both forms. What an operator rounds and where is kept: a pair stands where it had one.
@@ -18,6 +20,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from tvmcomp.errors import ModelError
+from tvmcomp.frontend.onnx_dynamic import DynamicSum, dynamic_sums
 from tvmcomp.frontend.onnx_graph import describe
 
 __all__ = ["OPERATOR_FORM", "expand_operator_form"]
@@ -57,13 +60,14 @@ class _Expansion:
         like: NodeProto,
         *,
         output: str = "",
-        domain: str = "",
         attributes: Mapping[str, Any] | None = None,
+        main: bool = True,
     ) -> str:
-        """A node that stands for a part of `like`; returns its output's name."""
+        """A node that stands for a part of `like`, the `main` one under its name; returns its output's name."""
         output = output or self.name(f"{like.output[0]}/{op}")
-        name = like.name if op not in ("QuantizeLinear", "DequantizeLinear") else ""
-        made = helper.make_node(op, list(inputs), [output], name, domain=domain)
+        # The operator itself comes last of its parts.
+        name = like.name if main else ""
+        made = helper.make_node(op, list(inputs), [output], name)
         made.attribute.extend(
             helper.make_attribute(key, value) for key, value in (attributes or {}).items()
         )
@@ -78,12 +82,13 @@ class _Expansion:
     def real(self, codes: Sequence[str], like: NodeProto, axis: int = 0) -> str:
         """dequantize(codes, scale, zero point)."""
         operands = [name for name in codes if name]
-        return self.emit("DequantizeLinear", operands, like, attributes={"axis": axis})
+        axes = {"axis": axis}
+        return self.emit("DequantizeLinear", operands, like, attributes=axes, main=False)
 
     def codes(self, real: str, scale: str, zero_point: str, like: NodeProto) -> None:
         """The output of `like` is `real` quantized."""
         operands = [name for name in (real, scale, zero_point) if name]
-        self.emit("QuantizeLinear", operands, like, output=like.output[0])
+        self.emit("QuantizeLinear", operands, like, output=like.output[0], main=False)
         self.known[like.output[0]] = _Codes(scale, zero_point)
 
 
@@ -100,9 +105,15 @@ def expand_operator_form(graph: onnx.GraphProto) -> None:
     names |= {value.name for value in (*graph.input, *graph.initializer)}
     expansion = _Expansion(reads | names)
     expansion.known |= dict(_inputs_as_codes(graph))
+    sums = dynamic_sums(graph)
+    dropped = {name for found in sums.values() for name in found.dropped}
     for node in graph.node:
         rule = _rule(node)
-        if rule is not None:
+        if node.output[0] in dropped:
+            continue
+        if node.output[0] in sums:
+            _dynamic(expansion, node, sums[node.output[0]])
+        elif rule is not None:
             rule(expansion, node, _padded(node.input, 14), _attributes(node))
         elif not _moved(expansion, node):
             kept = NodeProto.FromString(node.SerializeToString())
@@ -160,10 +171,10 @@ def _conv(made: _Expansion, node: NodeProto, names: list[str], attributes: Attri
 
 def _bias(made: _Expansion, node: NodeProto, bias: str, a: str, b: str, alpha: float = 1.0) -> str:
     """An int32 bias, whose scale is the product of the operands' scales."""
-    scale = made.emit("Mul", [a, b], node)
+    scale = made.emit("Mul", [a, b], node, main=False)
     if alpha != 1.0:
         factor = made.constant(f"{node.output[0]}/alpha", np.array(alpha, np.float32))
-        scale = made.emit("Mul", [scale, factor], node)
+        scale = made.emit("Mul", [scale, factor], node, main=False)
     return made.real([bias, scale], node)
 
 
@@ -214,6 +225,37 @@ def _where(made: _Expansion, node: NodeProto, names: list[str], _: Attributes) -
     made.codes(made.emit("Where", operands, node), names[7], names[8], node)
 
 
+def _to_float(made: _Expansion, node: NodeProto, names: list[str], _: Attributes) -> None:
+    """MatMulIntegerToFloat: codes in, float32 out."""
+    a, b = [names[0], names[2], names[4]], [names[1], names[3], names[5]]
+    _float_product(made, node, [made.real(a, node, -2), made.real(b, node, -1)], names[6])
+
+
+def _dynamic_matmul(made: _Expansion, node: NodeProto, names: list[str], _: Attributes) -> None:
+    """DynamicQuantizeMatMul: the first operand is quantized here."""
+    codes = [made.name(f"{node.output[0]}/{part}") for part in ("codes", "scale", "zero_point")]
+    made.nodes.append(helper.make_node("DynamicQuantizeLinear", [names[0]], codes))
+    operands = [made.real(codes, node), made.real(names[1:4], node, -1)]
+    _float_product(made, node, operands, names[4])
+
+
+def _float_product(made: _Expansion, node: NodeProto, operands: list[str], bias: str) -> None:
+    if not bias:
+        made.emit("MatMul", operands, node, output=node.output[0])
+        return
+    product = made.emit("MatMul", operands, node, main=False)
+    made.emit("Add", [product, bias], node, output=node.output[0])
+
+
+def _dynamic(made: _Expansion, node: NodeProto, found: DynamicSum) -> None:
+    """MatMulInteger or ConvInteger whose result is scaled to float32."""
+    weight = [node.input[1], found.weight_scale, *node.input[3:4]]
+    matmul = node.op_type == "MatMulInteger"
+    operands = [made.real(found.codes, node), made.real(weight, node, -1 if matmul else 0)]
+    op = "MatMul" if matmul else "Conv"
+    made.emit(op, operands, node, output=found.result, attributes=_attributes(node))
+
+
 def _pair(made: _Expansion, node: NodeProto, _: list[str], attributes: Attributes) -> None:
     """ONNX Runtime's own QuantizeLinear and DequantizeLinear mean what the standard's do."""
     output = node.output[0]
@@ -259,9 +301,10 @@ def _pad_operands(
     if operands[2]:
         operands[2] = made.real([operands[2], read.scale, read.zero_point], node)
     elif read.zero_point:
-        minus = made.emit("Cast", [read.zero_point], node, attributes={"to": TensorProto.FLOAT})
-        steps = made.emit("Neg", [minus], node)
-        operands[2] = made.emit("Mul", [steps, read.scale], node)
+        real = {"to": TensorProto.FLOAT}
+        minus = made.emit("Cast", [read.zero_point], node, attributes=real, main=False)
+        steps = made.emit("Neg", [minus], node, main=False)
+        operands[2] = made.emit("Mul", [steps, read.scale], node, main=False)
     return operands
 
 
@@ -280,6 +323,8 @@ _STANDARD: dict[str, Rule] = {
 
 _CONTRIB: dict[str, Rule] = {
     "DequantizeLinear": _pair,
+    "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulIntegerToFloat": _to_float,
     "QGemm": _gemm,
     "QLinearAdd": _binary("Add"),
     "QLinearAveragePool": _unary("AveragePool"),

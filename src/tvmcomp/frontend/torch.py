@@ -21,6 +21,7 @@ from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
 from tvmcomp.frontend.signature import first_line, specialised
 from tvmcomp.frontend.torch_ops import CONVERTERS, decompositions
+from tvmcomp.frontend.torch_qdq import register_operators
 from tvmcomp.model import Model, Provenance
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] | None = No
     """Import a saved ExportedProgram (`torch.export.save`)."""
     try:
         data = path.read_bytes()
+        register_operators()
         with _quiet():
             exported = torch.export.load(path)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from tvm.ir import Expr
 
 from tvmcomp.frontend.block import shape_of
 from tvmcomp.frontend.torch_index import INDEX
+from tvmcomp.frontend.torch_qdq import QDQ
 
 __all__ = ["CONVERTERS", "decompositions"]
 
@@ -117,6 +118,7 @@ def _whole_size(length: int, scale: float, align: bool) -> int:
 
 CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
     **INDEX,
+    **QDQ,
     "adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "amax.default": _reduce(relax.op.max),
     "amin.default": _reduce(relax.op.min),

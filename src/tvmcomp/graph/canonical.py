@@ -50,6 +50,7 @@ _STEP = "canonicalize"
 
 CANONICAL: tuple[type[Rewriter], ...] = (
     # One spelling for every operator.
+    FoldParams,
     QuantizedParams,
     FoldParams,
     Simplify,

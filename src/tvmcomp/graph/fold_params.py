@@ -88,6 +88,8 @@ class FoldParams(Rewriter):
             return None
         if op in _ELEMENTWISE:
             return _ELEMENTWISE[op](*operands)
+        if op == "clip":
+            return np.clip(operands[0], float(call.args[1].value), float(call.args[2].value))
         if op in _RESHAPES:
             return operands[0].reshape(shape_of(call)) if call.ty.shape else None
         if op == "permute_dims":

@@ -11,6 +11,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.frontend.block import op_name, shape_of, substitute
+from tvmcomp.frontend.dynamic_form import dynamic_quantize, match_dynamic
 from tvmcomp.graph import nhwc_ops
 from tvmcomp.graph.rewrite import Rewriter
 from tvmcomp.model import Model
@@ -200,6 +201,14 @@ def _quantization(rewriter: ToNHWC, call: relax.Call) -> Result:
     return Stored(make(*args, axis, str(call.attrs.out_dtype)), nhwc=True)
 
 
+def _dynamic(rewriter: ToNHWC, call: relax.Call) -> Result:
+    """One grid for the whole tensor does not depend on the order of its axes."""
+    found = match_dynamic(call)
+    if found is None or found[1].per_token or not rewriter.is_image(found[0]):
+        return None
+    return Stored(dynamic_quantize(rewriter.image(found[0]), found[1]), nhwc=True)
+
+
 def _concat(rewriter: ToNHWC, call: relax.Call) -> Result:
     fields = list(call.args[0].fields)
     if not any(rewriter.is_image(field) for field in fields) or call.attrs.axis is None:
@@ -298,6 +307,7 @@ _RULES: dict[str, Callable[[ToNHWC, relax.Call], Result]] = {
     "strided_slice": _on_image(nhwc_ops.strided_slice),
     "quantize": _quantization,
     "dequantize": _quantization,
+    "call_pure_packed": _dynamic,
     "concat": _concat,
     "split": _split,
     "permute_dims": _permute,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ class OnnxNode:
 
     emit:    binds an intermediate value and gives its variable, which has a type
     compute: binds what a tensor expression function of `tvm.te` computes: compute(function, *operands)
+    dynamic: codes quantized at run time -> (what they were made from, their scale, their zero point); one for the graph
     """
 
     op: str
@@ -32,6 +33,7 @@ class OnnxNode:
     emit: Callable[[Expr], Expr]
     compute: Callable[..., Expr]
     weights: Mapping[str, np.ndarray]
+    dynamic: MutableMapping[Expr, tuple[Expr, Expr, Expr]] = field(default_factory=dict)
 
     @property
     def x(self) -> Expr:
