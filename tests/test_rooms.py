@@ -40,7 +40,7 @@ ROOMS = (
     "__main__",
 )
 
-TORCH_FILES = ("frontend/torch.py", "frontend/torch_ops.py", "frontend/torch_qdq.py", "train/")
+TORCH_FILES = ("frontend/torch.py", "frontend/torch_ops/", "train/")
 TORCH_LAZY_FILES = ("measure/peers",)  # a peer runs in a process of its own
 NEVER_COMPILER = ("runtime", "artifact", "serve")
 SOCKET_ROOMS = ("measure", "tune", "serve", "device")

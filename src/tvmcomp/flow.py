@@ -31,16 +31,7 @@ from tvmcomp.calibrate import collect, load_samples
 from tvmcomp.compress import CompressResult, Recipe, compress
 from tvmcomp.errors import CalibrationError, IncompatibleHostError
 from tvmcomp.graph.canonical import canonicalize, is_canonical
-from tvmcomp.graph.layers import (
-    Dequantize,
-    DynamicConv,
-    DynamicDequantize,
-    DynamicQuantize,
-    LayerGraph,
-    Opaque,
-    Quantize,
-    View,
-)
+from tvmcomp.graph.layers import Dequantize, LayerGraph, Opaque, Quantize, View
 from tvmcomp.measure import (
     DataSet,
     EntryPoint,
@@ -64,9 +55,6 @@ if TYPE_CHECKING:
     from tvmcomp.calibrate import Data, Progress
 
 __all__ = ["Executable", "compile_model", "compress_model", "evaluate_model", "evaluation_data"]
-
-# Of the largest output: what a few values that round to the next of 255 codes may change.
-_ROUNDED_OTHERWISE = 0.02
 
 
 def compress_model(
@@ -125,10 +113,7 @@ def compile_model(
         outputs = Network.from_payload(payload).run(inputs)
     else:
         outputs = _execute(source, state.target)(inputs)
-    assert state.graph is not None
-    checked = replace(payload.function, golden=_tolerance(state.graph, outputs))
-    manifest = replace(payload.manifest, functions=(checked,))
-    return Executable(state, replace(payload, manifest=manifest, golden_outputs=outputs))
+    return Executable(state, replace(payload, golden_outputs=outputs))
 
 
 @dataclass(eq=False)
@@ -265,7 +250,9 @@ def _payload(
         kernels=_kernel_rows(state),
     )
     manifest = Manifest(
-        functions=(Function("main", state.model.signature, (variant,)),),
+        functions=(
+            Function("main", state.model.signature, (variant,), golden=_tolerance(state.graph)),
+        ),
         versions=Versions(
             tvmcomp=__version__,
             tvm=version("apache-tvm"),
@@ -286,22 +273,14 @@ def _payload(
     return Payload(manifest, state.linked.lib, state.linked.weights, golden, {})
 
 
-def _tolerance(graph: LayerGraph, golden: Mapping[str, np.ndarray]) -> Tolerance:
-    """Exact layers repeat bit for bit; float sums may differ in the last bits on another CPU.
-
-    Where a range is taken from such a sum, a value may round to the next code: some steps of the largest output.
-    """
-    exact = Quantize | Dequantize | View | DynamicQuantize | DynamicConv | DynamicDequantize
-    if all(
-        isinstance(layer, exact)
-        or (not isinstance(layer, Opaque) and graph.tensors[layer.output].qparams)
+def _tolerance(graph: LayerGraph) -> Tolerance:
+    """Integer networks repeat bit for bit; float sums may differ in the last bits on another CPU."""
+    integer = all(
+        isinstance(layer, Quantize | Dequantize | View) or graph.tensors[layer.output].qparams
         for layer in graph.layers
-    ):
-        return Tolerance()
-    if not any(isinstance(layer, DynamicQuantize) for layer in graph.layers):
-        return Tolerance(rtol=1e-4, atol=1e-5)
-    largest = [float(np.abs(array).max(initial=0.0)) for array in golden.values()]
-    return Tolerance(rtol=1e-4, atol=max(1e-5, _ROUNDED_OTHERWISE * min(largest)))
+        if not isinstance(layer, Opaque)
+    ) and not any(isinstance(layer, Opaque) for layer in graph.layers)
+    return Tolerance() if integer else Tolerance(rtol=1e-4, atol=1e-5)
 
 
 def _kernel_rows(state: BuildState) -> tuple[Mapping[str, object], ...]:

@@ -152,3 +152,25 @@ def test_a_scalar_parameter_becomes_a_constant():
     assert after.params == {}
     (binding,) = after.module["main"].body.blocks[0].bindings
     assert as_array(binding.value.args[1]) == model.params["w"]
+
+
+@I.ir_module
+class Sliced:
+    @R.function
+    def main(x: R.Tensor((2, 4), "float32"), w: R.Tensor((6, 4), "float32")):
+        with R.dataflow():
+            lv = R.strided_slice(w, axes=[0, 1], begin=[-3, 0], end=[6, 3], strides=[2, 1])
+            lv1 = R.split(lv, 2, axis=0)
+            lv2 = R.matmul(lv1[1], R.ones((3, 4), "float32"))
+            gv = R.add(x, lv2)
+            R.output(gv)
+        return gv
+
+
+def test_slices_splits_and_products_are_computed():
+    model = model_of(Sliced)
+    folded = FoldParams(model).run()
+    (array,) = folded.params.values()
+    # Row 5, its first three columns.
+    want = np.broadcast_to(model.params["w"][5, :3].sum(dtype=np.float64), (1, 4))
+    np.testing.assert_allclose(array, want, rtol=1e-6)

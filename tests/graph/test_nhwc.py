@@ -9,7 +9,6 @@ from tvm.script import relax as R
 from graph.modules import assert_rewritten, model_of
 from toys import run
 from tvmcomp.frontend.block import Block, op_name, shape_of
-from tvmcomp.frontend.dynamic_form import DynamicForm, dynamic_quantize, match_dynamic
 from tvmcomp.graph.nhwc import ToNHWC
 
 op = relax.op
@@ -178,18 +177,3 @@ def test_a_network_without_images_is_left_alone():
     y = block.emit(nn.softmax(block.emit(op.exp(x)), axis=1))
     module = block.finish([x], [y])
     assert_rewritten(ToNHWC, module, module)
-
-
-@pytest.mark.parametrize("per_token", [False, True])
-def test_an_image_quantized_at_run_time_as_a_whole_stays_nhwc(per_token):
-    block = Block()
-    x = relax.Var("x", relax.TensorType((1, 4, 8, 8), "float32"))
-    w = relax.Var("w", relax.TensorType((6, 4, 3, 3), "float32"))
-    form = DynamicForm(per_token=per_token)
-    coded = block.emit(dynamic_quantize(block.emit(nn.relu(x)), form))
-    after = ToNHWC(model_of(block.finish([x, w], [block.emit(nn.conv2d(coded, w))]))).run()
-    values = [binding.value for binding in after.module["main"].body.blocks[0].bindings]
-    (found,) = [match for value in values if (match := match_dynamic(value)) is not None]
-    # A row along W is no row of the NHWC tensor: it is quantized as the model means it.
-    assert shape_of(found[0]) == ((1, 4, 8, 8) if per_token else (1, 8, 8, 4))
-    assert [op_name(value) for value in values].count("permute_dims") == (4 if per_token else 2)

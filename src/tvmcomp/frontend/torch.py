@@ -21,7 +21,7 @@ from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
 from tvmcomp.frontend.signature import first_line, specialised
 from tvmcomp.frontend.torch_ops import CONVERTERS, decompositions
-from tvmcomp.frontend.torch_qdq import register_operators
+from tvmcomp.frontend.torch_ops.qdq import register_operators
 from tvmcomp.model import Model, Provenance
 
 if TYPE_CHECKING:

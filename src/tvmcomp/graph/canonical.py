@@ -5,6 +5,8 @@
   alone is done.
 - Images are NHWC, with no permutation between convolutions; `main` keeps the signature the user knows, so
   there is one `permute_dims` after a 4-D input and one before a 4-D output or a reshape that mixes axes.
+- One-dimensional convolutions and pools work on images one pixel high. A transposed convolution with a stored
+  weight is an ordinary one to all phases of its stride, and a pixel shuffle (reshape, permute_dims, reshape).
 - Convolution: `nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OHWI")`, w: [O, KH, KW, I/groups].
   Dense: `matmul(x, w)`, w: [K, N]. Either is followed by `add(y, b)` with b: [C] if it has a bias.
 - Global average pool: `mean(x, axis=[1, 2], keepdims=True)`. Activations: `nn.relu`, `clip`, `nn.silu`,
@@ -34,6 +36,7 @@ from tvmcomp.graph.dense import Dense
 from tvmcomp.graph.fold_batch_norm import FoldBatchNorm
 from tvmcomp.graph.fold_pad import FoldPad
 from tvmcomp.graph.fold_params import FoldParams
+from tvmcomp.graph.lift_1d import Lift1d
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
 from tvmcomp.graph.quantize_moves import QuantizeMoves
@@ -42,6 +45,7 @@ from tvmcomp.graph.rewrite import Rewriter
 from tvmcomp.graph.safe_coordinates import SafeCoordinates
 from tvmcomp.graph.safe_indices import SafeIndices
 from tvmcomp.graph.simplify import Simplify
+from tvmcomp.graph.split_phases import SplitPhases
 from tvmcomp.model import Model
 
 __all__ = ["CANONICAL", "canonicalize", "is_canonical"]
@@ -54,9 +58,11 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     QuantizedParams,
     FoldParams,
     Simplify,
+    Lift1d,
     # Layers with their weights.
     FoldPad,
     FoldBatchNorm,
+    SplitPhases,
     Dense,
     # Layout, and what it leaves behind.
     ToNHWC,

@@ -15,7 +15,7 @@ from tvmcomp.graph.rewrite import Rewriter
 __all__ = ["FoldBatchNorm", "weight_prefix"]
 
 # The axis of the weight that counts output channels, and the axis of the result they are on.
-_CHANNEL_AXES = {"nn.conv2d": (0, 1), "nn.conv1d": (0, 1), "matmul": (1, -1)}
+_CHANNEL_AXES = {"nn.conv2d": (0, 1), "nn.conv2d_transpose": (1, 1), "matmul": (1, -1)}
 
 
 class FoldBatchNorm(Rewriter):
@@ -69,6 +69,9 @@ class FoldBatchNorm(Rewriter):
             if weight is None or weight.ndim <= weight_axis:
                 return None
             channels = weight.shape[weight_axis]
+            if channels != shape_of(call)[out_axis]:
+                # A transposed convolution in groups lists the channels of one group.
+                return None
             if bias.size not in (1, channels):
                 return None
             axis = out_axis % len(shape_of(x))

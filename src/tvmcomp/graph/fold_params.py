@@ -57,13 +57,18 @@ class FoldParams(Rewriter):
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
         tensors = [part for arg in call.args for part in _fields(arg)]
-        operands = [self.value(arg) for arg in tensors]
-        if any(array is None for array in operands):
+        operands = [array for arg in tensors if (array := self.value(arg)) is not None]
+        if len(operands) < len(tensors):
             return None
-        result = self._evaluate(call, [array for array in operands if array is not None])
-        if result is None:
-            return None
-        result = np.asarray(result, str(call.ty.dtype))
+        if op_name(call) == "split":
+            parts = zip(_split(call, operands[0]), call.ty.fields, strict=True)
+            return relax.Tuple([self._kept(name, call, part, ty) for part, ty in parts])
+        result = self._evaluate(call, operands)
+        return None if result is None else self._kept(name, call, result, call.ty)
+
+    def _kept(self, name: str, call: relax.Call, result: np.ndarray, ty: relax.TensorType) -> Expr:
+        """A constant, or a parameter called after the one it came from."""
+        result = np.asarray(result, str(ty.dtype))
         if result.dtype.kind != "f" or result.size <= 1:
             return relax.const(result, str(result.dtype))
         sources = {var for var in leaves(call) if result.size >= self.arrays[var].size}
@@ -84,6 +89,10 @@ class FoldParams(Rewriter):
         op = op_name(call)
         if op == "arange":
             return np.arange(*(float(arg.value) for arg in call.args))
+        if op in ("zeros", "ones"):
+            return np.full(shape_of(call), float(op == "ones"))
+        if op == "full":
+            return np.full(shape_of(call), operands[0])
         if not operands:
             return None
         if op in _ELEMENTWISE:
@@ -101,7 +110,32 @@ class FoldParams(Rewriter):
             return operands[0]
         if op == "concat":
             return np.concatenate(operands, int(call.attrs.axis or 0))
+        if op == "stack":
+            return np.stack(operands, int(call.attrs.axis or 0))
+        if op == "matmul":
+            return np.matmul(*(array.astype(np.float64) for array in operands))
+        if op == "strided_slice":
+            return _slice(call, operands[0])
         return None
+
+
+def _slice(call: relax.Call, array: np.ndarray) -> np.ndarray | None:
+    """strided_slice, whose bounds are counted from the end where negative and cut to the axis."""
+    lists = [[int(field.value) for field in arg.fields] for arg in call.args[1:]]
+    axes, begin, end = lists[:3]
+    strides = lists[3] if len(lists) > 3 else [1] * len(axes)
+    if min(strides, default=1) < 0:
+        return None
+    index = [slice(None)] * array.ndim
+    for axis, *bounds in zip(axes, begin, end, strides, strict=True):
+        index[axis] = slice(*bounds)
+    return array[tuple(index)]
+
+
+def _split(call: relax.Call, array: np.ndarray) -> list[np.ndarray]:
+    parts = call.attrs.indices_or_sections
+    where = int(parts) if not hasattr(parts, "__len__") else [int(index) for index in parts]
+    return np.array_split(array, where, int(call.attrs.axis))
 
 
 def _fields(arg: Expr) -> list[Expr]:

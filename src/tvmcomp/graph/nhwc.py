@@ -13,7 +13,9 @@ from tvm.ir import Expr
 from tvmcomp.frontend.block import op_name, shape_of, substitute
 from tvmcomp.frontend.dynamic_form import dynamic_quantize, match_dynamic
 from tvmcomp.graph import nhwc_ops
+from tvmcomp.graph.elementwise import BROADCAST, UNARY
 from tvmcomp.graph.rewrite import Rewriter
+from tvmcomp.graph.shuffle import shuffled_axes
 from tvmcomp.model import Model
 
 __all__ = ["ToNHWC"]
@@ -36,6 +38,8 @@ class ToNHWC(Rewriter):
     pools, resize            ->  the same with layout NHWC
     pad, concat, split, slice, softmax, reductions  ->  the same on the moved axis
     elementwise operators    ->  unchanged; a parameter [1, C, 1, 1] becomes [C]
+    reshape(permute(reshape(x)))  ->  the same from NHWC to NHWC: pixel and channel shuffles
+    permute(reshape(x))      ->  the same from NHWC: pixels as tokens, boxes of a detector
 
     Each 4-D input of a network with convolutions or pools is permuted once; results, and operands of
     operators without a rule in `_RULES`, are permuted back. `main` keeps its signature.
@@ -44,6 +48,7 @@ class ToNHWC(Rewriter):
     def __init__(self, model: Model) -> None:
         super().__init__(model)
         self._stored: dict[relax.Var, Stored | list[Stored]] = {}
+        self._originals: dict[relax.Var, Expr] = {}
         self._moved: dict[tuple[relax.Var, bool], Expr] = {}
         self._params: dict[tuple[relax.Var, tuple[int, ...]], relax.Var] = {}
         bindings = [binding for block in self._main.body.blocks for binding in block.bindings]
@@ -54,6 +59,7 @@ class ToNHWC(Rewriter):
                 self._stored[var] = Stored(moved, nhwc=True)
 
     def bind(self, var: relax.Var, expr: Expr) -> Expr:
+        self._originals[var] = expr
         if isinstance(expr, relax.TupleGetItem):
             fields = self._stored.get(expr.tuple_value)
             if isinstance(fields, list):
@@ -73,6 +79,11 @@ class ToNHWC(Rewriter):
     def results(self, body: Expr) -> list[Expr]:
         fields = list(body.fields) if isinstance(body, relax.Tuple) else [body]
         return [self.logical(field) for field in fields]
+
+    def original(self, expr: Expr, op: str) -> relax.Call | None:
+        """The call of `op` a variable of the original function is bound to, or None."""
+        found = self._originals.get(expr) if isinstance(expr, relax.Var) else None
+        return found if op_name(found) == op else None
 
     def lookup(self, expr: Expr) -> Stored:
         """How an operand of the original function is held now."""
@@ -242,18 +253,37 @@ def _reduction(rewriter: ToNHWC, call: relax.Call) -> Result:
 
 
 def _permute(rewriter: ToNHWC, call: relax.Call) -> Result:
-    rank = len(shape_of(call))
-    attrs = call.attrs
-    axes = range(rank)[::-1] if attrs.axes is None else [int(axis) % rank for axis in attrs.axes]
+    axes = _order(call)
     value = rewriter.lookup(call.args[0])
     if tuple(axes) == nhwc_ops.TO_NCHW and not value.nhwc:
         return Stored(value.expr, nhwc=True)
     if not value.nhwc:
-        return None
+        shuffled = _shuffled(rewriter, call, None)
+        return None if shuffled is None else Stored(shuffled)
     composed = [nhwc_ops.moved_axis(axis) for axis in axes]
     if composed == [0, 1, 2, 3]:
         return Stored(value.expr)
     return Stored(relax.op.permute_dims(value.expr, composed))
+
+
+def _order(call: relax.Call) -> list[int]:
+    rank, axes = len(shape_of(call)), call.attrs.axes
+    return list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
+
+
+def _shuffled(rewriter: ToNHWC, permute: relax.Call, target: tuple[int, ...] | None) -> Expr | None:
+    """permute_dims(reshape(image)), reshaped to the image `target` if there is one, from NHWC."""
+    view = rewriter.original(permute.args[0], "reshape")
+    if view is None or not rewriter.is_image(view.args[0]):
+        return None
+    found = shuffled_axes(shape_of(view.args[0]), shape_of(view), _order(permute), target)
+    if found is None:
+        return None
+    shape, axes = found
+    moved = rewriter.emit(relax.op.reshape(rewriter.image(view.args[0]), shape))
+    moved = rewriter.emit(relax.op.permute_dims(moved, axes))
+    result = shape_of(permute) if target is None else nhwc_ops.moved_shape(target)
+    return relax.op.reshape(moved, result)
 
 
 def _prelu(rewriter: ToNHWC, call: relax.Call) -> Result:
@@ -271,7 +301,17 @@ def _reshape(rewriter: ToNHWC, call: relax.Call) -> Result:
         return None
     if len(target) == 4 and nhwc_ops.same_order(target) and rewriter.value(value.expr) is None:
         return Stored(relax.op.reshape(value.expr, nhwc_ops.moved_shape(target)), nhwc=True)
-    return Stored(relax.op.reshape(value.expr, target)) if value.nhwc else None
+    if value.nhwc:
+        return Stored(relax.op.reshape(value.expr, target))
+    moved = rewriter.original(call.args[0], "permute_dims")
+    if moved is None or len(target) != 4:
+        return None
+    if _order(moved) == [0, 2, 1] and target[:2] == source[:2]:
+        # Tokens that become pixels: [N, H * W, C] is NHWC already.
+        tokens = rewriter.logical(moved.args[0])
+        return Stored(relax.op.reshape(tokens, nhwc_ops.moved_shape(target)), nhwc=True)
+    shuffled = _shuffled(rewriter, moved, target)
+    return None if shuffled is None else Stored(shuffled, nhwc=True)
 
 
 _IMAGE_OPS = (
@@ -280,18 +320,6 @@ _IMAGE_OPS = (
     "nn.avg_pool2d",
     "nn.conv2d",
     "nn.max_pool2d",
-)
-
-_UNARY = (
-    *("abs", "astype", "ceil", "clip", "cos", "erf", "exp", "floor", "isnan", "log", "logical_not"),
-    *("negative", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "square", "tanh"),
-    *("nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.relu", "nn.selu", "nn.silu", "nn.softplus"),
-)
-
-_BROADCAST = (
-    *("add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "where", "mod"),
-    *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal"),
-    *("logical_and", "logical_or", "floor_divide"),
 )
 
 _RULES: dict[str, Callable[[ToNHWC, relax.Call], Result]] = {
@@ -313,6 +341,6 @@ _RULES: dict[str, Callable[[ToNHWC, relax.Call], Result]] = {
     "permute_dims": _permute,
     "reshape": _reshape,
     **dict.fromkeys(("mean", "sum", "max", "min", "prod", "variance", "std"), _reduction),
-    **dict.fromkeys(_UNARY, _elementwise),
-    **dict.fromkeys(_BROADCAST, _elementwise),
+    **dict.fromkeys(UNARY, _elementwise),
+    **dict.fromkeys(BROADCAST, _elementwise),
 }

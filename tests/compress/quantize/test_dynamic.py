@@ -9,7 +9,6 @@ from tvm import relax
 import tvmcomp as tc
 from build.graphs import Net
 from toys import Toy
-from tvmcomp.artifact import Tolerance
 from tvmcomp.compress import DynamicActivations, PerTensor, PerToken, QuantizeUniform, Recipe
 from tvmcomp.compress.reference import run
 from tvmcomp.compress.transform import PassResult
@@ -185,16 +184,3 @@ def test_a_network_without_float_sums_equals_the_reference_bit_for_bit() -> None
         (expected,) = run(executable.build.graph, {"image": image}).values()
         np.testing.assert_array_equal(executable(image), expected)
     assert executable.payload.manifest.calibration_digest is None
-
-
-def test_the_golden_run_allows_for_codes_that_round_otherwise_on_another_cpu() -> None:
-    toy = Toy(3)
-    x = toy.input("x", 4, 16)
-    exact = tc.compile(tc.compress(toy.model(toy.dense("fc", x, 40)), "int8-dynamic"))
-    assert exact.payload.function.golden == Tolerance()
-    hidden = toy.emit("gelu", op.nn.gelu(toy.dense("up", x, 40)))
-    payload = tc.compile(
-        tc.compress(toy.model(toy.dense("down", hidden, 40)), "int8-dynamic")
-    ).payload
-    (golden,) = payload.golden_outputs.values()
-    assert payload.function.golden.atol == pytest.approx(0.02 * np.abs(golden).max())

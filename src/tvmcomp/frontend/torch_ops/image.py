@@ -1,41 +1,17 @@
-"""ATen operators kept whole for import, and converters of our own for those TVM's importer lacks."""
+"""Padding, pools and resizing of images, and reductions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import fx
 from tvm import relax
 from tvm.ir import Expr
 
 from tvmcomp.frontend.block import shape_of
-from tvmcomp.frontend.torch_index import INDEX
-from tvmcomp.frontend.torch_qdq import QDQ
 
-__all__ = ["CONVERTERS", "decompositions"]
-
-aten = torch.ops.aten
-
-# Decomposed, each of these becomes gathers or arithmetic that no later room recognises.
-_WHOLE = (
-    aten.prelu.default,
-    aten.reflection_pad1d.default,
-    aten.reflection_pad2d.default,
-    aten.replication_pad1d.default,
-    aten.replication_pad2d.default,
-    aten.upsample_bicubic2d.vec,
-    aten._upsample_nearest_exact2d.vec,
-)
-
-
-def decompositions() -> Any:
-    """Torch's table of decompositions without the operators kept whole."""
-    table = torch.export.default_decompositions()
-    for operator in _WHOLE:
-        table.pop(operator, None)
-    return table
+__all__ = ["IMAGE"]
 
 
 def _pad(mode: str) -> Callable[[fx.Node, Any], Expr]:
@@ -116,9 +92,7 @@ def _whole_size(length: int, scale: float, align: bool) -> int:
     return size
 
 
-CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
-    **INDEX,
-    **QDQ,
+IMAGE: dict[str, Callable[[fx.Node, Any], Expr]] = {
     "adaptive_max_pool2d.default": _adaptive_max_pool2d,
     "amax.default": _reduce(relax.op.max),
     "amin.default": _reduce(relax.op.min),
