@@ -25,6 +25,7 @@ from acceptance import (
     vta_fuzz,
     vta_speed,
 )
+from acceptance.mutants import row as mutants
 from acceptance.row import Row
 
 __all__ = ["ROWS"]
@@ -50,6 +51,7 @@ ROWS: tuple[Row, ...] = (
     bad_files.ROW,
     arrays.ROW,
     indices.ROW,
+    mutants.ROW,
     threads.ROW,
     bench_json.ROW,
     # The VTA accelerator.

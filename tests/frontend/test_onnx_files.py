@@ -82,7 +82,7 @@ OUTSIDE: dict[str, tuple[Callable[[Path], str], str]] = {
     "linked folder": (linked_folder, "is a link"),
     "pipe": (pipe, "no regular file"),
     "folder": (lambda folder: "data", "no regular file"),
-    "missing": (lambda folder: "nothing.bin", "is missing; it belongs beside the model"),
+    "missing": (lambda folder: "nothing.bin", "is missing; copy it beside the model"),
     "missing folder": (lambda folder: "nowhere/w.bin", "is missing"),
     "below a file": (lambda folder: "data/w.bin/x", "cannot be opened"),
 }

@@ -15,7 +15,7 @@ from tvmcomp.frontend.block import Block, as_array, leaves, op_name, substitute,
 from tvmcomp.frontend.indexing import check_constant, indexed
 from tvmcomp.model import Model, Provenance, Signature, TensorType
 
-__all__ = ["MAX_TENSOR_BYTES", "assemble"]
+__all__ = ["MAX_TENSOR_BYTES", "assemble", "check_type"]
 
 _MASKING = frozenset({"add", "where", "maximum", "minimum"})
 
@@ -46,7 +46,7 @@ def assemble(
         old = variables[variable]
         env[old] = relax.Var(name, old.ty)
         input_vars.append(env[old])
-        _check_type(name, old.ty, empty=True)
+        check_type(name, old.ty, empty=True)
     arrays: dict[relax.Var, np.ndarray] = {}
     taken = set(inputs.values())
     for variable, (name, array) in params.items():
@@ -57,16 +57,17 @@ def assemble(
         for binding in part.bindings:
             expr = _promote(substitute(_plain(binding), env), arrays, taken)
             env[binding.var] = block.emit(expr)
-            _check_type(op_name(expr) or str(binding.var.name), env[binding.var].ty)
+            check_type(op_name(expr) or str(binding.var.name), env[binding.var].ty)
             _check_indices(expr, arrays)
     result = substitute(main.body.body, env)
     results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
     if len(results) != len(outputs):
         raise ModelError(
-            f"{provenance.source}: the graph returns {len(results)} values for {len(outputs)} outputs"
+            f"{provenance.source}: the graph returns {len(results)} values for {len(outputs)} outputs; "
+            "export the model again"
         )
     for name, result_value in zip(outputs, results, strict=True):
-        _check_type(f"output {name}", result_value.ty)
+        check_type(f"output {name}", result_value.ty)
     live = block.live(results)
     used = {var: array for var, array in arrays.items() if var in live}
     for var, array in used.items():
@@ -115,10 +116,11 @@ def _tensor_type(expr: Expr) -> TensorType:
     return TensorType(tuple(int(size) for size in expr.ty.shape), str(expr.ty.dtype))
 
 
-def _check_type(what: str, ty: relax.Type, *, empty: bool = False) -> None:
+def check_type(what: str, ty: relax.Type, *, empty: bool = False) -> None:
+    """Raise ModelError unless `ty` is static, within our limits and, but for `empty`, not empty."""
     if isinstance(ty, relax.TupleType):
         for field in ty.fields:
-            _check_type(what, field)
+            check_type(what, field)
         return
     if not isinstance(ty, relax.TensorType):
         return
@@ -128,12 +130,15 @@ def _check_type(what: str, ty: relax.Type, *, empty: bool = False) -> None:
         )
     shape = tuple(int(size) for size in ty.shape)
     if any(size <= 0 for size in shape) and not empty:
-        raise ModelError(f"{what} has shape {list(shape)}; every dimension must be positive")
+        raise ModelError(
+            f"{what} has shape {list(shape)}, every dimension must be positive; "
+            "correct the shapes it comes from"
+        )
     nbytes = prod(shape) * np.dtype(_numpy_name(str(ty.dtype))).itemsize
     if nbytes > MAX_TENSOR_BYTES:
         raise ModelError(
             f"{what} of shape {list(shape)} takes {nbytes / 2**30:.0f} GiB; "
-            f"a tensor may take {MAX_TENSOR_BYTES >> 30} GiB"
+            f"a tensor may take {MAX_TENSOR_BYTES >> 30} GiB; make it smaller"
         )
 
 
@@ -165,4 +170,7 @@ def _refuse_values(name: str, array: np.ndarray, readers: set[str]) -> None:
     if readers <= _MASKING:
         bad &= ~np.isneginf(array)
     if readers and bad.any():
-        raise ModelError(f"parameter {name} holds {int(bad.sum())} values that are NaN or infinite")
+        raise ModelError(
+            f"parameter {name} holds {int(bad.sum())} values that are NaN or infinite; "
+            "train it again or export an earlier state"
+        )

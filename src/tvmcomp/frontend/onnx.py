@@ -13,19 +13,27 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 from tvm.ir import Expr
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcomp.errors import ModelError
-from tvmcomp.frontend.assemble import assemble
+from tvmcomp.frontend.assemble import assemble, check_type
 from tvmcomp.frontend.onnx_control import CONTROL, refuse_control, resolve_control
 from tvmcomp.frontend.onnx_files import check_tensors, check_text, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
 from tvmcomp.frontend.onnx_functions import expand, has_definition, opsets
-from tvmcomp.frontend.onnx_graph import check, check_operators, fix_inputs, sort_nodes
+from tvmcomp.frontend.onnx_graph import (
+    check,
+    check_operators,
+    check_windows,
+    fix_inputs,
+    name_nodes,
+    sort_nodes,
+)
+from tvmcomp.frontend.onnx_limits import check_limits
 from tvmcomp.frontend.onnx_operator_form import OPERATOR_FORM, expand_operator_form
 from tvmcomp.frontend.onnx_ops import CONVERTERS, DEFINED, OnnxNode
+from tvmcomp.frontend.onnx_own_functions import inline_functions
 from tvmcomp.frontend.signature import first_line
 from tvmcomp.model import Model, Provenance
 
@@ -59,23 +67,28 @@ def from_onnx(
 def _import(
     model: onnx.ModelProto, input_shapes: dict[str, tuple[int, ...]], provenance: Provenance
 ) -> Model:
-    check_text(model)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    check_text(model, provenance.source)
+    model = inline_functions(model)
     graph = model.graph
     if not graph.output:
-        raise ModelError(f"{provenance.source}: the graph has no outputs")
+        raise ModelError(
+            f"{provenance.source}: the graph has no outputs; declare one and save the model again"
+        )
     if graph.sparse_initializer:
-        raise ModelError("sparse initializers are not supported; save the weights densely")
+        name = graph.sparse_initializer[0].values.name
+        raise ModelError(f"initializer {name} is sparse, which is not supported; save it densely")
     check_tensors(graph)
     versions = opsets(model)
     check_operators(graph, lambda node: _converted(node) or has_definition(node, versions))
+    name_nodes(graph)
     sort_nodes(graph)
+    check_limits(model)
     inputs = fix_inputs(graph, input_shapes)
     check(model)
     model, shapes = _resolve(model)
     graph = model.graph
     check_operators(graph, _converted)
+    check_windows(graph, shapes)
     explicit_pads(graph, shapes)
     weights = split_weights(graph)
     outputs = [value.name for value in graph.output]
@@ -177,7 +190,10 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
                 raise
             except Exception as error:
                 self._abandon()
-                raise ModelError(f"the graph cannot be imported: {first_line(error)}") from error
+                raise ModelError(
+                    f"graph {graph.name}: cannot be imported: {first_line(error)}; "
+                    "check the model with onnx.checker and export it again"
+                ) from error
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         """Done, with our own converters counted."""
@@ -195,14 +211,19 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
         try:
             converted = None if converter is None else converter(node)
             if converted is not None:
-                return self.bb.normalize(converted)
-            return super()._convert_operator(op_name, inputs, attrs, opset)
+                converted = self.bb.normalize(converted)
+            else:
+                converted = super()._convert_operator(op_name, inputs, attrs, opset)
         except Exception as error:
             shapes = ", ".join(_operand(operand) for operand in node.operands)
             raise ModelError(
-                f"{op_name} node {node.name or 'without a name'} cannot be imported: "
-                f"{first_line(error)}; its inputs: {shapes or 'none'}"
+                f"{op_name} node {node.name} cannot be imported: "
+                f"{first_line(error)}; its inputs: {shapes or 'none'}; "
+                "export the model again or replace the node"
             ) from error
+        # Settings may be stored as nothing, such as the region of a Resize.
+        check_type(f"{op_name} node {node.name}", converted.ty, empty=op_name == "Constant")
+        return converted
 
     def _node(self, op: str, inputs: Any, attrs: dict[str, Any], opset: int) -> OnnxNode:
         return OnnxNode(

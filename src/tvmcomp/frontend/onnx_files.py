@@ -30,12 +30,15 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from None
+        raise ModelError(
+            f"{path}: {error.strerror or error}; give a file that can be read"
+        ) from None
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:
         raise ModelError(
-            f"{path} is not an ONNX model or is cut short ({type(error).__name__})"
+            f"{path} is not an ONNX model or is cut short ({type(error).__name__}); "
+            "export it or copy it again"
         ) from None
     room = MAX_MODEL_BYTES - len(data)
     for tensor in tensors_of(model.graph):
@@ -61,10 +64,14 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from tensors_of(subgraph)
 
 
-def check_text(model: onnx.ModelProto) -> None:
+def check_text(model: onnx.ModelProto, source: str) -> None:
     """Every name is text: protobuf hands out bytes where a damaged file is not UTF-8."""
-    if any(isinstance(text, bytes) for text in _texts(model)):
-        raise ModelError("not a valid ONNX model: a name in it is not UTF-8")
+    text = next((text for text in _texts(model) if isinstance(text, bytes)), None)
+    if text is not None:
+        raise ModelError(
+            f"{source} is not a valid ONNX model: {text!r} in it is not UTF-8; "
+            "export it or copy it again"
+        )
 
 
 def _texts(message: Any) -> Iterator[str | bytes]:
@@ -91,17 +98,19 @@ def check_tensors(graph: onnx.GraphProto) -> None:
         except Exception:
             raise ModelError(
                 f"tensor {tensor.name} does not hold the values of a "
-                f"{_type_name(tensor)} tensor of shape {list(tensor.dims)}"
+                f"{_type_name(tensor)} tensor of shape {list(tensor.dims)}; save the model again"
             ) from None
 
 
 def _check_size(tensor: TensorProto) -> None:
     if any(size < 0 for size in tensor.dims):
-        raise ModelError(f"tensor {tensor.name} has a negative dimension: {list(tensor.dims)}")
+        raise ModelError(
+            f"tensor {tensor.name} has a negative dimension: {list(tensor.dims)}; save the model again"
+        )
     if prod(tensor.dims) * _itemsize(tensor) > MAX_TENSOR_BYTES:
         raise ModelError(
             f"tensor {tensor.name} of shape {list(tensor.dims)} is larger than "
-            f"{MAX_TENSOR_BYTES >> 30} GiB"
+            f"{MAX_TENSOR_BYTES >> 30} GiB; split it or make it smaller"
         )
 
 
@@ -111,7 +120,8 @@ def _itemsize(tensor: TensorProto) -> int:
         return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     except (KeyError, ValueError):
         raise ModelError(
-            f"tensor {tensor.name} has the unknown element type {tensor.data_type}"
+            f"tensor {tensor.name} has the unknown element type {tensor.data_type}; "
+            "save it in a type of ONNX"
         ) from None
 
 
@@ -126,13 +136,15 @@ def _load_external(tensor: TensorProto, folder: Path, room: int) -> int:
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
     except ValueError:
-        raise ModelError(f"tensor {tensor.name}: its external data entry is malformed") from None
+        raise ModelError(
+            f"tensor {tensor.name}: its external data entry is malformed; save the model again"
+        ) from None
     _check_size(tensor)
     needed = None if tensor.data_type in _PACKED else prod(tensor.dims) * _itemsize(tensor)
     if needed is not None and 0 <= length != needed:
         raise ModelError(
             f"tensor {tensor.name} of shape {list(tensor.dims)} needs {needed} bytes; "
-            f"its external data entry holds {length}"
+            f"its external data entry holds {length}; save the model again"
         )
     descriptor = _open_inside(folder, location, tensor.name)
     with os.fdopen(descriptor, "rb") as file:
@@ -141,10 +153,13 @@ def _load_external(tensor: TensorProto, folder: Path, room: int) -> int:
         if offset < 0 or wanted < 0 or offset + wanted > size:
             raise ModelError(
                 f"tensor {tensor.name}: {location} has {size} bytes, "
-                f"{wanted} at offset {offset} are asked for"
+                f"{wanted} at offset {offset} are asked for; save the model again"
             )
         if wanted > room:
-            raise ModelError(f"the model's weights exceed {MAX_MODEL_BYTES >> 30} GiB")
+            raise ModelError(
+                f"tensor {tensor.name}: with it the weights exceed {MAX_MODEL_BYTES >> 30} GiB; "
+                "split the model"
+            )
         file.seek(offset)
         tensor.raw_data = file.read(wanted)
     tensor.data_location = TensorProto.DEFAULT
@@ -172,7 +187,7 @@ def _open_inside(folder: Path, location: str, tensor: str) -> int:
         )
     except FileNotFoundError:
         raise ModelError(
-            f"tensor {tensor}: external data {location!r} is missing; it belongs beside the model"
+            f"tensor {tensor}: external data {location!r} is missing; copy it beside the model"
         ) from None
     except OSError:
         raise ModelError(

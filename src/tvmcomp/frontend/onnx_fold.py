@@ -146,7 +146,9 @@ def _evaluate(
             values = ReferenceEvaluator(part).run(outputs, arrays)
     except Exception as error:
         names = ", ".join(describe(node) for node in nodes[:3])
-        raise ModelError(f"constants cannot be computed ({names}): {first_line(error)}") from error
+        raise ModelError(
+            f"constants cannot be computed ({names}): {first_line(error)}; correct them and export the model again"
+        ) from error
     return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
 
 
@@ -259,7 +261,9 @@ def split_weights(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
             weights[tensor.name] = array
         else:
             value = onnx.TensorProto.FromString(tensor.SerializeToString())
-            constants.append(helper.make_node("Constant", [], [tensor.name], value=value))
+            constants.append(
+                helper.make_node("Constant", [], [tensor.name], tensor.name, value=value)
+            )
     kept = [tensor for tensor in graph.initializer if tensor.name in weights]
     copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
     nodes = [NodeProto.FromString(node.SerializeToString()) for node in graph.node]

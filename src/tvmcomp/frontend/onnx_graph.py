@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 
 import onnx
@@ -15,9 +15,11 @@ from tvmcomp.frontend.signature import first_line, specialised
 __all__ = [
     "check",
     "check_operators",
+    "check_windows",
     "describe",
     "fix_inputs",
     "infer_shapes",
+    "name_nodes",
     "sort_nodes",
     "without_weights",
 ]
@@ -25,10 +27,34 @@ __all__ = [
 # A large tensor's values never decide a shape; inference copies the model, so they stay out of it.
 _INFERENCE_ELEMENTS = 4096
 
+# As much of a name as a message shows.
+_NAME = 100
+
 
 def describe(node: NodeProto) -> str:
     """`Conv node /layer1/Conv`, for messages."""
-    return f"{node.op_type} node {node.name or 'giving ' + ', '.join(node.output)}"
+    name = node.name or "giving " + ", ".join(node.output)
+    return f"{node.op_type} node {name[:_NAME]}"
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Nodes without a name are called after what they give."""
+    for node in graph.node:
+        node.name = node.name or f"giving {', '.join(node.output)}"
+
+
+def check_windows(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A convolution's declared window is its weight's."""
+    for node in graph.node:
+        declared = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+        if node.op_type not in ("Conv", "ConvTranspose") or declared is None:
+            continue
+        window = list(shapes.get(node.input[1], ())[2:])
+        if node.input[1] in shapes and declared != window:
+            raise ModelError(
+                f"{describe(node)} declares kernel_shape {declared}, "
+                f"its weight {node.input[1]} has {window}; remove the attribute"
+            )
 
 
 def check_operators(graph: onnx.GraphProto, supported: Callable[[NodeProto], bool]) -> None:
@@ -43,26 +69,34 @@ def check_operators(graph: onnx.GraphProto, supported: Callable[[NodeProto], boo
         name = f"{domain}.{node.op_type}" if domain else node.op_type
         raise ModelError(
             f"operator {name} of {describe(node)} is not supported; "
-            f"its inputs: {', '.join(node.input) or 'none'}"
+            f"its inputs: {', '.join(name[:_NAME] for name in node.input) or 'none'}; replace it in the source model"
         )
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Put nodes in topological order; each value has one producer and every operand exists."""
+    _refuse_twice("input", (value.name for value in graph.input))
+    _refuse_twice("initializer", (tensor.name for tensor in graph.initializer))
+    _refuse_twice("output", (value.name for value in graph.output))
     known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     produced = Counter(name for node in graph.node for name in node.output if name)
     repeated = [name for name, count in produced.items() if count > 1]
     if repeated:
-        raise ModelError(f"value {repeated[0]} is computed by {produced[repeated[0]]} nodes")
+        raise ModelError(
+            f"value {repeated[0]} is computed by {produced[repeated[0]]} nodes; rename all but one"
+        )
     for node in graph.node:
         for name in _reads(node):
             if name not in produced and name not in known:
                 raise ModelError(
-                    f"{describe(node)} reads {name}, which no node, input or initializer gives"
+                    f"{describe(node)} reads {name}, which no node, input or initializer gives; "
+                    "connect it or export the model again"
                 )
     for value in graph.output:
         if value.name not in produced and value.name not in known:
-            raise ModelError(f"output {value.name} is not computed by the graph")
+            raise ModelError(
+                f"output {value.name} is not computed by the graph; remove it or connect it"
+            )
     ready = set(known)
     pending = list(graph.node)
     ordered: list[NodeProto] = []
@@ -76,12 +110,18 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
                 waiting.append(node)
         if len(waiting) == len(pending):
             cycle = " -> ".join(node.name or node.output[0] for node in _cycle(waiting))
-            raise ModelError(f"the graph is cyclic: {cycle}")
+            raise ModelError(f"the graph is cyclic: {cycle}; remove one of these connections")
         pending = waiting
     if [id(node) for node in ordered] != [id(node) for node in graph.node]:
         copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
         del graph.node[:]
         graph.node.extend(copies)
+
+
+def _refuse_twice(what: str, names: Iterable[str]) -> None:
+    name, count = next(iter(Counter(names).most_common(1)), ("", 0))
+    if count > 1:
+        raise ModelError(f"{what} {name} is declared {count} times; rename or remove all but one")
 
 
 def _reads(node: NodeProto) -> list[str]:
@@ -114,7 +154,9 @@ def fix_inputs(graph: onnx.GraphProto, input_shapes: Mapping[str, tuple[int, ...
     unknown = input_shapes.keys() - {value.name for value in inputs}
     if unknown:
         names = ", ".join(value.name for value in inputs)
-        raise ModelError(f"the model has no input {min(unknown)!r}; its inputs: {names}")
+        raise ModelError(
+            f"the model has no input {min(unknown)!r}; its inputs: {names}; use one of these names"
+        )
     for value in inputs:
         if not value.type.HasField("tensor_type"):
             raise ModelError(
@@ -148,10 +190,13 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     slim = without_weights(model)
     try:
         onnx.shape_inference.infer_shapes(slim, check_type=True, strict_mode=True)
+        inferred = onnx.shape_inference.infer_shapes(slim, data_prop=True)
     except Exception as error:
         text = " ".join(str(error).split())
-        raise ModelError(f"shapes do not fit together: {first_line(ValueError(text))}") from None
-    inferred = onnx.shape_inference.infer_shapes(slim, data_prop=True)
+        raise ModelError(
+            f"shapes do not fit together: {first_line(ValueError(text))}; "
+            "correct the node in the source model and export it again"
+        ) from None
     shapes = {}
     for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
         shape = _static_shape(value)
@@ -177,13 +222,19 @@ def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
 def check(model: onnx.ModelProto) -> None:
     """The ONNX checker's rules: known attributes, numbers of operands, one opset per domain."""
     # The checker wants a shape for every result; where the file declares none, inference knows it.
-    inferred = onnx.shape_inference.infer_shapes(without_weights(model))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(without_weights(model))
+    except Exception:
+        return  # The inference that decides shapes says it better.
     if any(not value.type.tensor_type.HasField("shape") for value in inferred.graph.output):
         return
     try:
         onnx.checker.check_model(inferred)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"not a valid ONNX model: {first_line(error)}") from None
+        text = " ".join(str(error).split())
+        raise ModelError(
+            f"not a valid ONNX model: {first_line(ValueError(text))}; correct that and export it again"
+        ) from None
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

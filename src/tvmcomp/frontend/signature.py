@@ -35,7 +35,8 @@ def specialised(
     least = 0 if list(wanted) == list(declared) else 1
     if any(size < least for size in wanted):
         raise ModelError(
-            f"input {name} has shape [{','.join(map(str, wanted))}]; every dimension must be positive"
+            f"input {name} has shape [{','.join(map(str, wanted))}], every dimension must be positive; "
+            "give it sizes of at least 1"
         )
     return tuple(wanted)
 

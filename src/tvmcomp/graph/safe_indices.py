@@ -23,7 +23,8 @@ _MOVES = ("reshape", "squeeze", "expand_dims", "flatten", "permute_dims", "broad
 
 class SafeIndices(Rewriter):
     """
-    gather(x, i)          ->  gather(x, clip(w, 0, n - 1))          w = where(i < 0, i + n, i)
+    take(x, i)            ->  take(x, w, mode="clip")               w = where(i < 0, i + n, i)
+    gather(x, i)          ->  gather(x, clip(w, 0, n - 1))
     scatter(x, i, u)      ->  strided_slice(scatter(pad(x), w if 0 <= w < n else n, u))
     reverse_sequence(x, l)->  reverse_sequence(x, clip(l, 0, n))
 
@@ -60,6 +61,8 @@ class SafeIndices(Rewriter):
             return self._scatter_elements(call, uses[0], name)
         if op == "scatter_nd":
             return self._scatter(call, uses[0], name)
+        if op == "take":
+            return self._take(call, uses[0], name)
         safe = [self._inside(use, name) for use in uses]
         if all(new.same_as(use.indices) for new, use in zip(safe, uses, strict=True)):
             return None
@@ -67,6 +70,13 @@ class SafeIndices(Rewriter):
         return relax.Call(call.op, [call.args[0], indices], call.attrs, call.ty_args)
 
     # Reads
+
+    def _take(self, call: relax.Call, use: Indexed, name: str) -> Expr:
+        """Clipped by the operator itself, which costs less and quiets TVM's warning of its fast mode."""
+        indices = self._constant(use, name)
+        if indices is None:
+            indices = use.indices if self._proven(use) else self._wrapped(use)
+        return relax.op.take(call.args[0], indices, call.attrs.axis, mode="clip")
 
     def _inside(self, use: Indexed, name: str) -> Expr:
         """`use.indices` wrapped, then clipped."""
