@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -25,6 +25,7 @@ from tvmcomp.flow import compile_model, compress_model
 from tvmcomp.frontend import from_onnx
 from tvmcomp.graph.layers import (
     Dequantize,
+    Embedding,
     FloatConv,
     IntAdd,
     IntConv,
@@ -209,6 +210,22 @@ def test_one_convolution_quantized_in_two_ways_sums_in_integers() -> None:
     assert graph.tensors[conv.output].dtype == "float32"
     assert sum(isinstance(layer, Quantize) for layer in graph.layers) == 3
     assert any(isinstance(layer, IntAdd) for layer in graph.layers)
+
+
+@pytest.mark.parametrize("zero", [0, 1, 100])
+def test_an_embedding_whose_codes_have_a_zero_point(zero: int) -> None:
+    nodes = [
+        dq("w", "wd", "t", "wz"), node("Gather", ["wd", "x"], ["e"]), q("e", "c"), dq("c", "y"),
+    ]  # fmt: skip
+    table = np.random.default_rng(0).integers(-60, 60, (9, 16)).astype(np.int8)
+    model = pairs(nodes, {"w": table, "wz": np.array(zero, np.int8)})
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.INT64, [5]))
+    graph, x = lowered(model), {"x": np.array([0, 3, 8, 1, 4])}
+    assert any(isinstance(layer, Embedding) for layer in graph.layers)
+    # Whatever guards the indices of a client leaves these alone.
+    (actual,) = run(graph, x, lambda layer, arrays: [arrays[0]]).values()
+    (expected,) = onnxruntime_outputs(model, x)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_scales_per_block_are_refused() -> None:

@@ -82,5 +82,5 @@ class Embedding(Layer):
     scale holds the row's scale sw, for codes sw/sy. x: indices [...], y: [..., C].
     """
 
-    weight: np.ndarray  # int8 [rows, C]
+    weight: np.ndarray  # [rows, C]; int8, or int16 within [-255, 255] as that of IntConv
     scale: np.ndarray  # float32 [rows]

@@ -43,6 +43,7 @@ def build_embedding(
     rows, channels = layer.weight.shape
     if source.dtype not in ("int32", "int64") or prod(spec.shape) != count * channels:
         return None
+    stored, pitch = str(layer.weight.dtype), channels * layer.weight.itemsize
     scales_at = -(-layer.weight.nbytes // 64) * 64
 
     def body(data: Operand, constants: Operand, out: Operand) -> None:
@@ -57,7 +58,8 @@ def build_embedding(
             to = T.bind(_pixel(y, at))
 
             def segment(start: Expr, lanes: int) -> None:
-                value = T.bind(constants.widen(row * i64(channels) + start, "int8", lanes))
+                at_code = row * i64(pitch) + start * i64(layer.weight.itemsize)
+                value = T.bind(constants.widen(at_code, stored, lanes))
                 where = to + start * i64(y.itemsize)
                 if spec.qparams is None:
                     out.store(where, value * splat(scale, lanes), "float32", lanes)
@@ -75,7 +77,8 @@ def build_embedding(
 
         each_row(Layout(1, count, 1, channels, y.itemsize), index)
 
-    key = kernel_key("embedding", isa, x, y, source.dtype, spec.dtype, rows, halo_code(spec))
+    dtypes = (source.dtype, stored, spec.dtype)
+    key = kernel_key("embedding", isa, x, y, dtypes, rows, halo_code(spec))
     func = build_func("embedding", ("x", "constants", "y"), body)
     blob = pack_constants(layer.weight, layer.scale.astype(np.float32))
     return Kernel(key, func, "embedding", isa.name, constants=blob)

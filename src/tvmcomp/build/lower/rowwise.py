@@ -194,8 +194,8 @@ def embedding_layer(flow: Flow, root: Node, y: QParams | None, output: str) -> E
         return None
     if str(index.ty.dtype) not in ("int32", "int64") or flow.param(index) is not None:
         return None
-    scales, codes = weight.scale_per_channel(0), weight.codes()
-    if scales is None or codes.dtype != np.int8:
+    scales, codes = weight.scale_per_channel(0), weight.centered()
+    if scales is None or codes is None:
         return None
     real = scales.astype(np.float64) / (1.0 if y is None else y.scale)
     return Embedding(
