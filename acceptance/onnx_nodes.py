@@ -26,11 +26,10 @@ _REFUSED_SHARE = 0.15
 class _Child:
     """A process that judges one case at a time; its death is the case's result."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, seconds: float) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        # Imports and test data are loaded once, in the server the children are forked from.
-        self._context.set_forkserver_preload(["acceptance.onnx_preload"])
         self._function = function
+        self._seconds = seconds
         self._start()
         self.case = ""
         self.begun = 0.0
@@ -60,7 +59,7 @@ class _Child:
         """Give the case up."""
         self._process.kill()
         self._process.join()
-        return self._lost(f"took more than {_CASE_SECONDS:g} s")
+        return self._lost(f"took more than {self._seconds:g} s")
 
     def _lost(self, reason: str) -> dict[str, Any]:
         self.connection.close()
@@ -82,11 +81,20 @@ def _call(function: str, connection: Connection) -> None:
 
 
 def run_cases(
-    names: Sequence[str], function: str = "acceptance.onnx_case:serve", children: int = _CHILDREN
+    names: Sequence[str],
+    function: str = "acceptance.onnx_case:serve",
+    *,
+    preload: Sequence[str] = ("acceptance.onnx_preload",),
+    seconds: float = _CASE_SECONDS,
 ) -> Iterator[dict[str, Any]]:
-    """The result of every case, as they come; a crash or a hang is a result."""
+    """The result of every case, as they come; a crash or a hang is a result.
+
+    `function` ("module:name") serves a connection in a child; `preload` are modules of imports and test
+    data, loaded once in the server the children are forked from.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
     waiting = list(names)[::-1]
-    idle = [_Child(function) for _ in range(min(children, len(waiting)))]
+    idle = [_Child(function, seconds) for _ in range(min(_CHILDREN, len(waiting)))]
     pool = list(idle)
     busy: list[_Child] = []
     try:
@@ -99,7 +107,7 @@ def run_cases(
             for child in list(busy):
                 if child.connection in ready:
                     result = child.result()
-                elif time.monotonic() - child.begun > _CASE_SECONDS:
+                elif time.monotonic() - child.begun > seconds:
                     result = child.late()
                 else:
                     continue

@@ -85,3 +85,19 @@ def test_a_reduction_keeps_several_sums_at_once(width: int):
     np.testing.assert_allclose(call(layer, x, expected.size), expected, rtol=1e-5, atol=1e-5)
     text = str(default_schedule(layer.function))
     assert ("T.unroll" in text) == (width > 1)
+
+
+def test_layers_that_differ_in_names_and_constants_alone_share_a_function():
+    def layer(name: str, factor: float, channels: int = 8) -> Opaque:
+        net = Net((1, 2, 2, channels))
+        weight = np.full(channels, factor, np.float32)
+        return opaque(net.emit(op.multiply(net.x, net.param("w", weight)), name), net)
+
+    first, second, other = (
+        build_opaque(layer(*arguments)) for arguments in (("a", 2.0), ("b", 3.0), ("c", 2.0, 16))
+    )
+    assert first.key == second.key != other.key
+    assert first.func.same_as(second.func)
+    x = np.ones((1, 2, 2, 8), np.float32)
+    assert (call(layer("a", 2.0), x, x.size) == 2).all()
+    assert (call(layer("b", 3.0), x, x.size) == 3).all()

@@ -8,12 +8,16 @@ for n, w, c, k:  y[n,w,c] += x[n,w,k] * b[k,c]  ->  parallel(n*w_outer*c_outer) 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 
 import numpy as np
 from tvm import IRModule, tirx
 from tvm.s_tir import SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.tirx import PrimFunc
+from tvm_ffi import structural_equal, structural_hash
 
 from tvmcomp.graph.layers import Opaque
 from tvmcomp.kernels.kernel import ALIGNMENT, Kernel
@@ -79,40 +83,67 @@ def _split(
 
 
 def build_opaque(layer: Opaque) -> Kernel:
-    """The layer's function under the default schedule and the kernel calling convention."""
-    function = _byte_operands(layer, default_schedule(layer.function))
+    """The layer's function under the default schedule and the kernel calling convention.
+
+    Layers that differ in names and in what their constants hold share one: the steps of an unrolled loop,
+    the blocks of a transformer.
+    """
     constants = [np.ascontiguousarray(a) for a in layer.arguments if isinstance(a, np.ndarray)]
+    sizes = tuple(None if isinstance(a, str) else a.nbytes for a in layer.arguments)
+    key, function = _scheduled(_Form(layer.function, sizes, 1 + len(layer.extra_outputs)))
     blob = None
     if constants:
         blob = np.zeros(sum(_aligned(a.nbytes) for a in constants), np.uint8)
-        for array, start in zip(constants, _starts(constants), strict=True):
+        for array, start in zip(constants, _starts([a.nbytes for a in constants]), strict=True):
             blob[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-    return Kernel(
-        key=f"opaque:{layer.name}",
-        func=function,
-        emitter="tvm",
-        isa="generic",
-        constants=blob,
-    )
+    return Kernel(key=key, func=function, emitter="tvm", isa="generic", constants=blob)
+
+
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """All that decides a layer's kernel; sizes: per operand a constant's bytes, None for a tensor."""
+
+    function: PrimFunc
+    sizes: tuple[int | None, ...]
+    outputs: int
+
+    def __hash__(self) -> int:
+        return hash((structural_hash(self.function, map_free_vars=True), self.sizes, self.outputs))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Form)
+            and (self.sizes, self.outputs) == (other.sizes, other.outputs)
+            and bool(structural_equal(self.function, other.function, map_free_vars=True))
+        )
+
+
+_number = count()
+
+
+@lru_cache(maxsize=1024)
+def _scheduled(form: _Form) -> tuple[str, PrimFunc]:
+    """(key, function) of a form; the key is new for each form, so equal keys are equal functions."""
+    return f"opaque:{next(_number)}", _byte_operands(form, default_schedule(form.function))
 
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _starts(arrays: list[np.ndarray]) -> list[int]:
-    starts = np.cumsum([0, *(_aligned(a.nbytes) for a in arrays)])
+def _starts(sizes: list[int]) -> list[int]:
+    starts = np.cumsum([0, *(_aligned(size) for size in sizes)])
     return [int(s) for s in starts[:-1]]
 
 
-def _byte_operands(layer: Opaque, function: PrimFunc) -> PrimFunc:
+def _byte_operands(form: _Form, function: PrimFunc) -> PrimFunc:
     """f(A: f32[..], B: f32[..])  ->  f(a: u8[n], a_offset, b: u8[m], b_offset) with A and B declared inside."""
-    outputs = 1 + len(layer.extra_outputs)
     buffers = list(function.params)
-    inputs, results = buffers[: len(buffers) - outputs], buffers[len(buffers) - outputs :]
-    tensors = [b for b, a in zip(inputs, layer.arguments, strict=True) if isinstance(a, str)]
-    constants = [b for b, a in zip(inputs, layer.arguments, strict=True) if not isinstance(a, str)]
-    arrays = [a for a in layer.arguments if not isinstance(a, str)]
+    split = len(buffers) - form.outputs
+    inputs, results = buffers[:split], buffers[split:]
+    tensors = [b for b, size in zip(inputs, form.sizes, strict=True) if size is None]
+    constants = [b for b, size in zip(inputs, form.sizes, strict=True) if size is not None]
+    sizes = [size for size in form.sizes if size is not None]
     params: list[tirx.Var] = []
     declared: list[tirx.Stmt] = []
 
@@ -133,7 +164,7 @@ def _byte_operands(layer: Opaque, function: PrimFunc) -> PrimFunc:
     for i, buffer in enumerate(tensors):
         operand(f"x{i}", [buffer], [0])
     if constants:
-        operand("constants", constants, _starts(arrays))
+        operand("constants", constants, _starts(sizes))
     for i, buffer in enumerate(results):
         operand(f"y{i}", [buffer], [0])
     wrapped = PrimFunc(params, tirx.SeqStmt([*declared, function.body]))

@@ -224,8 +224,11 @@ class Flow:
         return None
 
     def qparams(self, node: Node) -> QParams | None:
-        """Scale and zero point of a quantize or dequantize node, per tensor and to 8 bits; else None."""
-        if node.op == "relax.quantize" and node.dtype not in _CODES:
+        """Scale and zero point of a quantize or dequantize node, per tensor, float32 to 8 bits; else None."""
+        if node.op == "relax.quantize":
+            if node.dtype not in _CODES or _type_of(node.args[0])[1] != "float32":
+                return None
+        elif node.dtype != "float32":
             return None
         scale, zero_point = self.param(node.args[1]), self.param(node.args[2])
         if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
