@@ -53,7 +53,7 @@ def _one(context: Context, precision: Precision) -> Iterator[Check]:
 
     net = context.net("resnet18")
     compiled = context.compiled(net, "torch", precision)
-    x = context.evaluation(net)[0]
+    x = context.evaluation(net)[0]["x"]
     with tc.load(compiled.path) as network:
         want = np.asarray(network(x)).tobytes()
         for what, form in _forms(x).items():
@@ -64,7 +64,7 @@ def _one(context: Context, precision: Precision) -> Iterator[Check]:
             ok = got.tobytes() == want and form.tobytes() == before
             yield holds(f"{net.name} {precision}, {what}: same bytes out, input untouched", ok)
     data, output = context.folder / "swapped.npz", context.folder / "swapped-out.npz"
-    np.savez(data, **{compiled.input: x.astype(">f4")})
+    np.savez(data, **{compiled.inputs[0]: x.astype(">f4")})
     command = ["run", str(compiled.path), "-i", str(data), "-o", str(output)]
     done = subprocess.run(
         [sys.executable, "-m", "tvmcomp", *command],

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from acceptance.nets import Files, Net, export
-from acceptance.photos import CALIBRATION_SEED, EVALUATION_SEED, photos
+from acceptance.photos import CALIBRATION_SEED, EVALUATION_SEED
 
 if TYPE_CHECKING:
     from tvmcomp.graph.layers import LayerGraph
 
-__all__ = ["SOURCES", "Compiled", "Context", "Precision", "Source"]
+__all__ = ["SOURCES", "Arrays", "Compiled", "Context", "Precision", "Source", "torch_outputs"]
+
+Arrays = dict[str, np.ndarray]
 
 Source = Literal["torch", "onnx"]
 Precision = Literal["float32", "int8"]
@@ -32,8 +34,12 @@ class Compiled:
 
     path: Path
     graph: LayerGraph
-    input: str
+    inputs: tuple[str, ...]
     skipped: tuple[Mapping[str, Any], ...] = ()
+
+    def named(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """One call's inputs under the artifact's own names, in its order."""
+        return dict(zip(self.inputs, arrays.values(), strict=True))
 
 
 @dataclass(eq=False)
@@ -69,30 +75,29 @@ class Context:
         """The network's .pt2 and .onnx."""
         return self._once(("files", net), lambda: export(net, self.folder / "models"))
 
-    def calibration(self, net: Net) -> np.ndarray:
-        """[samples, 3, size, size]: what every quantizer is given."""
+    def calibration(self, net: Net) -> Arrays:
+        """Input name -> [samples, ...]: what every quantizer is given."""
         count = self.calibration_samples
-        return self._once(
-            ("calibration", net.size), lambda: photos(count, net.size, CALIBRATION_SEED)
-        )
+        return self._once(("calibration", net.data), lambda: net.inputs(count, CALIBRATION_SEED))
 
-    def evaluation(self, net: Net) -> np.ndarray:
-        """[samples, 1, 3, size, size]: other crops than those for calibration."""
-        count = self.evaluation_samples
-        return self._once(
-            ("evaluation", net.size), lambda: photos(count, net.size, EVALUATION_SEED)[:, None]
-        )
+    def evaluation(self, net: Net) -> list[Arrays]:
+        """One call's inputs per sample: other samples than those for calibration."""
 
-    def framework(self, net: Net) -> np.ndarray:
-        """PyTorch's float32 outputs for `evaluation`, [samples, 1, classes]."""
+        def make() -> list[Arrays]:
+            samples = net.inputs(self.evaluation_samples, EVALUATION_SEED)
+            return [
+                {name: array[i : i + 1] for name, array in samples.items()}
+                for i in range(self.evaluation_samples)
+            ]
 
-        def run() -> np.ndarray:
-            import torch
+        return self._once(("evaluation", net.data), make)
 
-            module = net.build()
-            with torch.inference_mode():
-                outputs = [module(torch.from_numpy(x)).numpy() for x in self.evaluation(net)]
-            return np.stack(outputs)
+    def framework(self, net: Net) -> list[np.ndarray]:
+        """PyTorch's float32 outputs for `evaluation`, each [samples, 1, ...]."""
+
+        def run() -> list[np.ndarray]:
+            each = [torch_outputs(net, inputs) for inputs in self.evaluation(net)]
+            return [np.stack(arrays) for arrays in zip(*each, strict=True)]
 
         return self._once(("framework", net), run)
 
@@ -100,11 +105,11 @@ class Context:
         """The calibration data as an .npz for the command line and for peers."""
 
         def write() -> Path:
-            path = self.folder / f"calibration-{net.size}.npz"
-            np.savez(path, x=self.calibration(net))
+            path = self.folder / f"calibration-{net.name}.npz"
+            np.savez(path, **self.calibration(net))
             return path
 
-        return self._once(("calibration file", net.size), write)
+        return self._once(("calibration file", net), write)
 
     def compiled(self, net: Net, source: Source, precision: Precision) -> Compiled:
         """The network compiled for this host and saved."""
@@ -119,11 +124,12 @@ class Context:
         file = getattr(self.files(net), source)
         with self.stage(f"import {label}"):
             model: Any = tc.load_model(file)
-        (name,) = model.signature.inputs
+        names = tuple(model.signature.inputs)
         skipped: tuple[Mapping[str, Any], ...] = ()
         if precision == "int8":
             with self.stage(f"compress {label}"):
-                model = tc.compress(model, "int8", {name: self.calibration(net)})
+                samples = zip(names, self.calibration(net).values(), strict=True)
+                model = tc.compress(model, "int8", dict(samples))
             skipped = tuple(
                 {"name": skip.name, "op": skip.op, "reason": skip.reason, "share": skip.share}
                 for skip in model.skipped
@@ -135,7 +141,7 @@ class Context:
         graph = executable.build.graph
         if graph is None:
             raise RuntimeError("a finished build has no layer graph")
-        return Compiled(path, graph, name, skipped)
+        return Compiled(path, graph, names, skipped)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], _Made]) -> _Made:
         """What `make` makes; a failure is kept too, so that it is found once and told everywhere."""
@@ -149,3 +155,12 @@ class Context:
         if isinstance(made, Exception):
             raise made
         return made
+
+
+def torch_outputs(net: Net, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """What PyTorch makes of one call's inputs."""
+    import torch
+
+    with torch.inference_mode():
+        result = net.build()(*(torch.from_numpy(array) for array in inputs.values()))
+    return [value.numpy() for value in (result if isinstance(result, tuple) else (result,))]

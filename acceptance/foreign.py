@@ -68,7 +68,7 @@ def _quantized(context: Context, case: Case) -> Path:
     }
     kinds = {"quant_format": QuantFormat, "activation_type": QuantType, "weight_type": QuantType}
     settings = {k: kinds[k][v] if k in kinds else v for k, v in settings.items()}
-    quantize_static(prepared, target, _reader(context.calibration(net)), **settings)
+    quantize_static(prepared, target, _reader(context.calibration(net)["x"]), **settings)
     return target
 
 
@@ -148,7 +148,7 @@ def _one(context: Context, case: Case) -> Iterator[Check]:
     pairs = sum(isinstance(layer, Quantize) for layer in graph.layers)
     yield figure(f"{case.about}: layers that quantize floats", pairs)
 
-    inputs = context.evaluation(context.net(case.net))
+    inputs = [sample["x"] for sample in context.evaluation(context.net(case.net))]
     model = onnx.load(file)
     simulate, run = _session(_simulation(model), integers=False), _session(model, integers=True)
     wanted = np.stack([simulate(x) for x in inputs])

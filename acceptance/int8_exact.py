@@ -6,27 +6,37 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from acceptance.context import SOURCES, Context, Source
+from acceptance.context import SOURCES, Arrays, Context, Source
 from acceptance.locate import first_difference
 from acceptance.nets import Net
+from acceptance.opaque import opaque_runner
 from acceptance.row import Check, Row, holds, tried
 
 __all__ = ["ROW"]
 
 
-def _inputs(context: Context, net: Net) -> dict[str, np.ndarray]:
-    """Two photographs, noise beyond every calibrated range, and what saturates at one end."""
-    shape = (1, 3, net.size, net.size)
-    noise = 4 * np.random.default_rng(4).standard_normal(shape)
-    evaluation = context.evaluation(net)
-    return {
-        "photograph 0": evaluation[0],
-        "photograph 1": evaluation[1],
-        "loud noise": noise.astype(np.float32),
-        "NaN, infinities and -100": np.resize(
-            np.array([np.nan, np.inf, -np.inf, -100, -100, 0, 0, 1], np.float32), shape
-        ),
+def _inputs(context: Context, net: Net) -> dict[str, Arrays]:
+    """Two samples, and beside them noise beyond every calibrated range and what saturates at one end.
+
+    Where inputs are integers, two more samples take their place: any index is in the table.
+    """
+    samples = context.evaluation(net)
+    found = {"sample 0": samples[0], "sample 1": samples[1]}
+    if any(array.dtype.kind != "f" for array in samples[0].values()):
+        more = net.inputs(2, seed=4)
+        for i in range(2):
+            found[f"sample {2 + i}"] = {name: array[i : i + 1] for name, array in more.items()}
+        return found
+    rng = np.random.default_rng(4)
+    ends = np.array([np.nan, np.inf, -np.inf, -100, -100, 0, 0, 1], np.float32)
+    found["loud noise"] = {
+        name: (4 * rng.standard_normal(array.shape)).astype(np.float32)
+        for name, array in samples[0].items()
     }
+    found["NaN, infinities and -100"] = {
+        name: np.resize(ends, array.shape) for name, array in samples[0].items()
+    }
+    return found
 
 
 def _one(context: Context, net: Net, source: Source) -> Iterator[Check]:
@@ -34,16 +44,23 @@ def _one(context: Context, net: Net, source: Source) -> Iterator[Check]:
     from tvmcomp.compress import reference
 
     compiled = context.compiled(net, source, "int8")
-    (name,) = compiled.graph.inputs
     with tc.load(compiled.path) as network:
-        for about, x in _inputs(context, net).items():
+        for about, arrays in _inputs(context, net).items():
+            inputs = compiled.named(arrays)
             with context.stage(f"reference {net.name}/{source}/{about}"):
-                (want,) = reference.run(compiled.graph, {name: x}).values()
-            got = np.asarray(network(x))
-            differing = int(np.any(_bits(got) != _bits(want), axis=1).sum())
-            detail = f"{differing} of {want.size} values differ" if differing else ""
+                want = list(
+                    reference.run(compiled.graph, inputs, opaque_runner(compiled.graph)).values()
+                )
+            got = list(network.run(inputs).values())
+            differing = sum(
+                int(np.any(_bits(a) != _bits(b), axis=1).sum())
+                for a, b in zip(got, want, strict=True)
+            )
+            detail = (
+                f"{differing} of {sum(w.size for w in want)} values differ" if differing else ""
+            )
             if differing:
-                detail += "; " + _located(compiled.graph, {name: x})
+                detail += "; " + _located(compiled.graph, inputs)
             yield holds(
                 f"{net.name} from {source}, {about}: equals the reference", not differing, detail
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from acceptance.context import SOURCES, Context, Source
+from acceptance.context import SOURCES, Context, Source, torch_outputs
 from acceptance.nets import Net
 from acceptance.row import Check, Row, at_most, figure, tried
 
@@ -15,24 +15,33 @@ _LIMIT = 0.01
 
 
 def _framework_macs(net: Net) -> int:
-    """Multiply-accumulates of all convolutions and dense layers, from the shapes PyTorch sees."""
+    """Multiply-accumulates of all convolutions and dense layers, from the shapes PyTorch sees.
+
+    A transposed convolution spreads each input element over one filter. Recurrent layers count their two
+    products per step.
+    """
     import torch
 
     total = 0
 
-    def count(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+    def count(module: torch.nn.Module, given: tuple[torch.Tensor, ...], output: object) -> None:
         nonlocal total
+        if isinstance(module, torch.nn.RNNBase):
+            positions = given[0].numel() // given[0].shape[-1]
+            total += positions * sum(
+                p.numel() for n, p in module.named_parameters() if "weight" in n
+            )
+            return
         weight = module.weight
-        total += weight[0].numel() * output.numel()
+        spread = isinstance(module, torch.nn.modules.conv._ConvTransposeNd)
+        total += weight[0].numel() * (given[0] if spread else output).numel()
 
+    kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear, torch.nn.RNNBase)
     module = net.build()
     hooks = [
-        layer.register_forward_hook(count)
-        for layer in module.modules()
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
+        layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, kinds)
     ]
-    with torch.inference_mode():
-        module(torch.zeros(1, 3, net.size, net.size))
+    torch_outputs(net, net.inputs(1, seed=0))
     for hook in hooks:
         hook.remove()
     return total

@@ -21,6 +21,7 @@ from acceptance import (
     speed,
     sqnr,
     threads,
+    timm_zoo,
     vta_check,
     vta_fuzz,
     vta_speed,
@@ -42,6 +43,7 @@ ROWS: tuple[Row, ...] = (
     foreign.ROW,
     # Breadth.
     onnx_nodes.ROW,
+    timm_zoo.ROW,
     # Speed.
     speed.ROW,
     fallback.ROW,

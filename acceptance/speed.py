@@ -26,8 +26,8 @@ def _run(context: Context) -> Iterator[Check]:
         "tvmcomp.measure.peers.torch:open_eager",
         {"path": str(context.files(net).torch)},
     )
-    x = context.evaluation(net)[0]
-    name = context.compiled(net, "torch", "int8").input
+    x = context.evaluation(net)[0]["x"]
+    name = context.compiled(net, "torch", "int8").inputs[0]
     turns = Turns(rounds=context.scaled(10), repeats=100, min_seconds=10 * context.trials)
     result = bench(
         ours["float32"],

@@ -22,7 +22,7 @@ def sqnr_db(want: np.ndarray, got: np.ndarray) -> float:
     return float("inf") if noise == 0 else float(10 * np.log10(np.square(want).sum() / noise))
 
 
-def _peer(context: Context, net: Net) -> np.ndarray:
+def _peer(context: Context, net: Net) -> list[np.ndarray]:
     """Outputs of `quantize_static`: per channel, QDQ, u8 activations, s8 weights, min-max."""
     import onnx
     import onnxruntime as ort
@@ -33,41 +33,53 @@ def _peer(context: Context, net: Net) -> np.ndarray:
     whole = context.folder / f"{net.name}-whole.onnx"
     target = context.folder / f"{net.name}-ort-qdq.onnx"
     calibration = context.folder / f"{net.name}-ort-calibration.npz"
-    save_arrays(calibration, {"x": context.calibration(net)})
+    save_arrays(calibration, context.calibration(net))
     # One file: the quantizer's preparation loses sight of weights in a file of their own.
     onnx.save(onnx.load(context.files(net).onnx), whole)
+    samples = context.evaluation(net)
     with context.stage(f"onnxruntime quantize_static {net.name}"):
         quantize(
             source=str(whole),
             target=str(target),
             calibration=str(calibration),
-            shapes={"x": [1, 3, net.size, net.size]},
+            shapes={name: list(array.shape) for name, array in samples[0].items()},
         )
     session = ort.InferenceSession(target, providers=["CPUExecutionProvider"])
-    return np.stack([session.run(None, {"x": x})[0] for x in context.evaluation(net)])
+    each = [session.run(None, arrays) for arrays in samples]
+    return [np.stack(arrays) for arrays in zip(*each, strict=True)]
 
 
 def _one(context: Context, net: Net) -> Iterator[Check]:
     import tvmcomp as tc
 
-    want, inputs = context.framework(net), context.evaluation(net)
-    peer = _peer(context, net)
-    theirs = sqnr_db(want, peer)
-    each = [sqnr_db(w, p) for w, p in zip(want, peer, strict=True)]
-    yield figure(f"{net.name}: SQNR of ONNX Runtime, dB", theirs, _each(each))
+    wanted, samples = context.framework(net), context.evaluation(net)
+    peers = _peer(context, net)
+    theirs = [sqnr_db(want, peer) for want, peer in zip(wanted, peers, strict=True)]
+    for place, (want, peer) in enumerate(zip(wanted, peers, strict=True)):
+        each = [sqnr_db(w, p) for w, p in zip(want, peer, strict=True)]
+        about = f"{net.name}{_place(place, wanted)}"
+        yield figure(f"{about}: SQNR of ONNX Runtime, dB", theirs[place], _each(each))
     for source in SOURCES:
 
         def ours(source=source) -> Iterator[Check]:  # type: ignore[no-untyped-def]
-            with tc.load(context.compiled(net, source, "int8").path) as network:
-                got = np.stack([network(x) for x in inputs])
-            own = [sqnr_db(w, g) for w, g in zip(want, got, strict=True)]
-            about = f"{net.name} from {source}"
-            # Over all inputs together; each one apart is in the detail.
-            yield at_least(f"{about}: SQNR, dB", sqnr_db(want, got), theirs - _BELOW, _each(own))
-            same = float(np.mean(want.argmax(-1) == got.argmax(-1)))
-            yield figure(f"{about}: same best class as float32", same)
+            compiled = context.compiled(net, source, "int8")
+            with tc.load(compiled.path) as network:
+                calls = [list(network.run(compiled.named(s)).values()) for s in samples]
+            results = [np.stack(arrays) for arrays in zip(*calls, strict=True)]
+            for place, (want, got) in enumerate(zip(wanted, results, strict=True)):
+                own = [sqnr_db(w, g) for w, g in zip(want, got, strict=True)]
+                about = f"{net.name}{_place(place, wanted)} from {source}"
+                # Over all inputs together; each one apart is in the detail.
+                limit = theirs[place] - _BELOW
+                yield at_least(f"{about}: SQNR, dB", sqnr_db(want, got), limit, _each(own))
+                same = float(np.mean(want.argmax(-1) == got.argmax(-1)))
+                yield figure(f"{about}: same best class as float32", same)
 
         yield from tried(f"{net.name} from {source}", ours)
+
+
+def _place(index: int, outputs: list[np.ndarray]) -> str:
+    return f", output {index}" if len(outputs) > 1 else ""
 
 
 def _each(values: list[float]) -> str:

@@ -123,7 +123,7 @@ def _run(context: Context) -> Iterator[Check]:
     net = context.net("resnet18")
     artifact = context.compiled(net, "torch", "int8").path
     inputs = context.folder / "threads.npy"
-    np.save(inputs, context.evaluation(net))
+    np.save(inputs, np.stack([sample["x"] for sample in context.evaluation(net)]))
     for threads, executors in ((1, 2), (2, 1)):
         yield from tried(
             f"{threads} threads",

@@ -236,7 +236,7 @@ def test_the_files_compute_what_the_network_computes(tmp_path: Path) -> None:
 
     net = TINY[0]
     files = export(net, tmp_path)
-    x = photos(1, net.size, EVALUATION_SEED)
+    x = net.inputs(1, EVALUATION_SEED)["x"]
     with torch.inference_mode():
         want = net.build()(torch.from_numpy(x)).numpy()
         got = torch.export.load(files.torch).module()(torch.from_numpy(x)).numpy()

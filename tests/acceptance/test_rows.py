@@ -67,7 +67,7 @@ def test_the_layer_whose_kernel_differs_is_named(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = _compiled(context).graph
-    inputs = {graph.inputs[0]: context.evaluation(NET)[0]}
+    inputs = {graph.inputs[0]: context.evaluation(NET)[0]["x"]}
     assert locate.first_difference(graph, inputs).startswith("no layer differs")
     wrong = graph.layers[3]
     real = locate._run
@@ -116,7 +116,7 @@ def test_float_sees_one_part_in_a_thousand(
     real = float_match._torch
 
     def off(*arguments: object) -> list[np.ndarray]:
-        return [output * np.float32(1.001) for output in real(*arguments)]  # type: ignore[arg-type]
+        return [[y * np.float32(1.001) for y in call] for call in real(*arguments)]  # type: ignore[arg-type]
 
     monkeypatch.setitem(float_match._FRAMEWORKS, "torch", off)
     assert _judged(list(float_match._one(context, NET, "torch"))) == [False]
@@ -159,7 +159,7 @@ def test_a_refusal_must_say_why_exit_3_and_write_nothing(tmp_path: Path) -> None
 
 
 def test_callers_get_equal_results(context: Context) -> None:
-    np.save(context.folder / "inputs.npy", context.evaluation(NET))
+    np.save(context.folder / "inputs.npy", np.stack([s["x"] for s in context.evaluation(NET)]))
     options = {
         "artifact": str(_compiled(context).path),
         "inputs": str(context.folder / "inputs.npy"),

@@ -1,0 +1,1 @@
+"""Networks of other kinds than tests/networks.py has, full size or tiny by their arguments."""
