@@ -81,6 +81,29 @@ class OtherShape:
         return gv
 
 
+@I.ir_module
+class ReadersRows:
+    @R.function
+    def main(x: R.Tensor((2, 3, 4), "float32"), w: R.Tensor((4, 6), "float32")):
+        with R.dataflow():
+            lv = R.reshape(x, R.shape([6, 4]))
+            lv1 = R.reshape(lv, R.shape([3, 2, 4]))
+            gv = R.matmul(lv1, w)
+            R.output(gv)
+        return gv
+
+
+@I.ir_module
+class OtherColumns:
+    @R.function
+    def main(x: R.Tensor((2, 3, 4), "float32"), w: R.Tensor((4, 6), "float32")):
+        with R.dataflow():
+            lv = R.matmul(x, w)
+            gv = R.reshape(lv, R.shape([2, 3, 2, 3]))
+            R.output(gv)
+        return gv
+
+
 def test_reshapes_around_a_dense_layer_go():
     assert_rewritten(Dense, Rows, Whole)
 
@@ -94,5 +117,9 @@ def test_a_value_per_row_is_no_bias():
     assert_rewritten(Dense, RowBias, RowBias)
 
 
-def test_reshapes_to_another_shape_stay():
-    assert_rewritten(Dense, OtherShape, OtherShape)
+def test_a_dense_layer_has_the_rows_its_reader_wants():
+    assert_rewritten(Dense, OtherShape, ReadersRows)
+
+
+def test_a_reshape_of_the_columns_stays():
+    assert_rewritten(Dense, OtherColumns, OtherColumns)

@@ -12,6 +12,8 @@
 - Global average pool: `mean(x, axis=[1, 2], keepdims=True)`. Activations: `nn.relu`, `clip`, `nn.silu`,
   hard sigmoid `clip(x + 3, 0, 6) / 6`, hard swish `x * (clip(x + 3, 0, 6) / 6)`.
 - Indices of gathers and scatters are inside their axis (`graph/safe_indices.py`).
+- Layer norm is `nn.layer_norm`, RMS norm `nn.rms_norm`; a split is slices, and so is a gather of constant indices
+  that follow one another.
 - The constant operand of a commutative operator comes second; scalars are inline constants, all else is a
   parameter. Every binding has a name of its own (`graph/names.py`).
 
@@ -39,6 +41,7 @@ from tvmcomp.graph.fold_params import FoldParams
 from tvmcomp.graph.lift_1d import Lift1d
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
+from tvmcomp.graph.norms import Norms
 from tvmcomp.graph.quantize_moves import QuantizeMoves
 from tvmcomp.graph.quantized_params import QuantizedParams
 from tvmcomp.graph.rewrite import Rewriter
@@ -59,6 +62,7 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     FoldParams,
     Simplify,
     Lift1d,
+    Norms,
     # Layers with their weights.
     FoldPad,
     FoldBatchNorm,

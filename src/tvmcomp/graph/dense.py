@@ -16,7 +16,8 @@ class Dense(Rewriter):
     linear(x, w), matmul(x, w)                       ->  matmul(x, w)                w: [K, N]
     reshape(matmul(reshape(x, [M, K]), w), [..., N]) ->  matmul(x, w)                x: [..., K]
     add(matmul(x, w), b)    b: [1, N] or [..., 1, N] ->  add(matmul(x, w), b)        b: [N]
-    reshape(add(matmul(reshape(x)))) likewise
+    reshape(matmul(x, w), [..., N])                  ->  matmul(reshape(x, [..., K]), w)
+    reshape(add(matmul(x))) likewise
     """
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
@@ -48,10 +49,14 @@ class Dense(Rewriter):
         rows = self.definition(product.args[0], "reshape")
         source = product.args[0] if rows is None else rows.args[0]
         width = shape_of(product.args[1])
-        if len(width) != 2 or shape_of(source)[-1] != width[0]:
+        if len(width) != 2 or shape_of(call)[-1] != width[1] or self.uses(x) != 1:
             return None
-        if shape_of(call) != (*shape_of(source)[:-1], width[1]) or rows is None:
+        if rows is None and len(shape_of(product.args[0])) >= len(shape_of(call)):
             return None
+        wanted = (*shape_of(call)[:-1], width[0])
+        if shape_of(source) != wanted:
+            # The rows are cut as their reader wants them, so that a residual can be added to the sums.
+            source = self.emit(relax.op.reshape(product.args[0], wanted))
         result = relax.op.matmul(source, product.args[1])
         if added is None:
             return result

@@ -108,6 +108,8 @@ class FoldParams(Rewriter):
             return np.broadcast_to(operands[0], shape_of(call))
         if op == "astype":
             return operands[0]
+        if op == "take" and call.attrs.axis is not None:
+            return _taken(operands[0], operands[1], int(call.attrs.axis))
         if op == "concat":
             return np.concatenate(operands, int(call.attrs.axis or 0))
         if op == "stack":
@@ -136,6 +138,13 @@ def _split(call: relax.Call, array: np.ndarray) -> list[np.ndarray]:
     parts = call.attrs.indices_or_sections
     where = int(parts) if not hasattr(parts, "__len__") else [int(index) for index in parts]
     return np.array_split(array, where, int(call.attrs.axis))
+
+
+def _taken(array: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray | None:
+    """Rows by index; None where one is outside, which is for the model's author to hear of at run time."""
+    length = array.shape[axis]
+    inside = index.size and index.min() >= -length and index.max() < length
+    return np.take(array, index.astype(np.int64), axis) if inside else None
 
 
 def _fields(arg: Expr) -> list[Expr]:

@@ -294,6 +294,15 @@ def _prelu(rewriter: ToNHWC, call: relax.Call) -> Result:
     return Stored(relax.op.nn.prelu(rewriter.image(call.args[0]), slope, axis), nhwc=True)
 
 
+def _layer_norm(rewriter: ToNHWC, call: relax.Call) -> Result:
+    axes = [int(axis) for axis in call.attrs.axes]
+    if not rewriter.is_image(call.args[0]) or len(axes) != 1:
+        return None
+    weights = [rewriter.logical(arg) for arg in call.args[1:]]
+    image = rewriter.image(call.args[0])
+    return Stored(nhwc_ops.layer_norm(image, weights, call), nhwc=True)
+
+
 def _reshape(rewriter: ToNHWC, call: relax.Call) -> Result:
     source, target = shape_of(call.args[0]), shape_of(call)
     value = rewriter.lookup(call.args[0])
@@ -329,6 +338,7 @@ _RULES: dict[str, Callable[[ToNHWC, relax.Call], Result]] = {
     "nn.adaptive_avg_pool2d": _with_layout(nhwc_ops.adaptive_pool2d),
     "image.resize2d": _with_layout(nhwc_ops.resize2d),
     "nn.prelu": _prelu,
+    "nn.layer_norm": _layer_norm,
     "nn.pad": _on_image(nhwc_ops.pad),
     "nn.softmax": _on_image(nhwc_ops.softmax),
     "nn.log_softmax": _on_image(nhwc_ops.softmax),

@@ -14,6 +14,7 @@ __all__ = [
     "TO_NHWC",
     "adaptive_pool2d",
     "conv2d",
+    "layer_norm",
     "moved_axis",
     "moved_shape",
     "pad",
@@ -115,6 +116,18 @@ def pad(x: Expr, call: relax.Call) -> Expr:
 def softmax(x: Expr, call: relax.Call) -> Expr:
     make = relax.op.nn.softmax if op_name(call) == "nn.softmax" else relax.op.nn.log_softmax
     return make(x, axis=moved_axis(int(call.attrs.axis)))
+
+
+def layer_norm(x: Expr, weights: list[Expr], call: relax.Call) -> Expr:
+    attrs, axes = call.attrs, [moved_axis(int(axis)) for axis in call.attrs.axes]
+    return relax.op.nn.layer_norm(
+        x,
+        *weights,
+        axes=axes,
+        epsilon=float(attrs.epsilon),
+        center=bool(attrs.center),
+        scale=bool(attrs.scale),
+    )
 
 
 def split(x: Expr, call: relax.Call) -> Expr:

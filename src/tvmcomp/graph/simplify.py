@@ -28,6 +28,7 @@ class Simplify(Rewriter):
     mean over H and W, global pools                     ->  mean(x, axis=[2, 3], keepdims=True)
     c + x, c * x (c constant, parameter or smaller)     ->  x + c, x * c
     x + broadcast_to(y)                                 ->  x + y
+    split(x)[i], take(x, 3), take(x, [0, 2, 4])         ->  x[a:b], x[3], x[0:5:2]
     """
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
@@ -78,6 +79,35 @@ class Simplify(Rewriter):
         """A slice that keeps everything."""
         x = call.args[0]
         return x if shape_of(x) == shape_of(call) and _positive_steps(call) else None
+
+    def split(self, call: relax.Call) -> Expr | None:
+        """Parts of a tensor are slices of it."""
+        x = call.args[0]
+        axis = int(call.attrs.axis) % len(shape_of(x))
+        parts, start = [], 0
+        for field in call.ty.fields:
+            end = start + int(field.shape[axis])
+            parts.append(self.emit(relax.op.strided_slice(x, [axis], [start], [end])))
+            start = end
+        return relax.Tuple(parts)
+
+    def constant_take(self, call: relax.Call) -> Expr | None:
+        """Constant indices with equal steps are a slice."""
+        x, index = call.args[0], self.value(call.args[1])
+        if index is None or call.attrs.axis is None or index.size == 0:
+            return None
+        axis = int(call.attrs.axis) % len(shape_of(x))
+        length = shape_of(x)[axis]
+        rows = index.reshape(-1).astype(np.int64)
+        rows = np.where(rows < 0, rows + length, rows)
+        steps = np.unique(np.diff(rows)) if rows.size > 1 else np.ones(1, np.int64)
+        if rows.min() < 0 or rows.max() >= length or steps.size != 1 or steps[0] <= 0:
+            return None
+        end = int(rows[-1]) + 1
+        part = relax.op.strided_slice(x, [axis], [int(rows[0])], [end], [int(steps[0])])
+        if index.ndim == 1:
+            return part
+        return relax.op.reshape(self.emit(part), shape_of(call))
 
     def broadcast(self, call: relax.Call) -> Expr | None:
         """Elementwise operators broadcast by themselves."""
@@ -231,6 +261,8 @@ _RULES = {
     "broadcast_to": (Simplify.identity,),
     "astype": (Simplify.identity,),
     "strided_slice": (Simplify.whole_slice,),
+    "split": (Simplify.split,),
+    "take": (Simplify.constant_take,),
     "add": (Simplify.broadcast, Simplify.constant_last, Simplify.neutral),
     "subtract": (
         Simplify.broadcast,

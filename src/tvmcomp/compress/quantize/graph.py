@@ -182,9 +182,9 @@ class Graph:
 
     def arithmetic(self, name: str) -> str | None:
         """The target's word for an operator without weights that integer arithmetic covers, else None."""
-        op, shape = self.op(name), self.shape(name)
         if not self.is_float(name) or not all(map(self.is_float, self.reads(name))):
             return None
+        op, shape = self.op(name), self.shape(name)
         word = _ELEMENTWISE.get(op)
         if word is not None:
             return word if self._is_elementwise(name) else None
