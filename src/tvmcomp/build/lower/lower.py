@@ -21,6 +21,7 @@ from tvmcomp.build.lower.float import match_float
 from tvmcomp.build.lower.flow import Flow, Node, names_in
 from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
 from tvmcomp.build.lower.matmul import match_matmul
+from tvmcomp.build.lower.legalize import LEGALIZE
 from tvmcomp.build.lower.opaque import OpaqueReader
 from tvmcomp.build.lower.unary import match_unary
 from tvmcomp.compress.weight_form import match_weight
@@ -117,7 +118,7 @@ def _with_externs(flow: Flow, claims: Mapping[str, Claim]) -> IRModule:
             outputs = [_output(builder, values[name]) for name in flow.outputs]
         builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
     passes = [
-        transform.LegalizeOps(),
+        transform.LegalizeOps(LEGALIZE),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.FuseOps(),

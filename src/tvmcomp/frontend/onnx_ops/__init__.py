@@ -37,6 +37,5 @@ DEFINED: frozenset[str] = frozenset(
         "Attention",
         "CastLike",
         "MeanVarianceNormalization",
-        "Shrink",
     }
 )

@@ -135,9 +135,9 @@ def _bit_shift(node: OnnxNode) -> Expr:
     def shift(x: te.Tensor, y: te.Tensor) -> te.Tensor:
         def element(*index: tirx.Var) -> tirx.PrimExpr:
             a, b = x(*index), y(*index)
-            within = b < tirx.const(width, kind)
-            if kind.startswith("int"):
-                within = tirx.all(b >= tirx.const(0, kind), within)
+            # As int64, where what is too large for it is negative: TVM cannot simplify unsigned bounds.
+            wide = b.astype("int64")
+            within = tirx.all(wide >= 0, wide < width)
             by = tirx.if_then_else(within, b, tirx.const(width - 1, kind))
             if left:
                 return tirx.if_then_else(within, a << by, tirx.const(0, kind))

@@ -18,6 +18,9 @@ __all__ = ["RESIZE"]
 # What `image.resize2d` means the same by, where a factor gives whole sizes; it has integer kernels.
 _SHARED_COORDINATES = ("half_pixel", "asymmetric", "align_corners")
 
+# Of an axis's length: a few roundings of float32, with room.
+_POSITION_ERROR = 5e-7
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -154,8 +157,10 @@ def _resize2d(node: OnnxNode, axes: list[_Axis], mode: str) -> Expr | None:
             return None
         for axis in axes:
             wanted = np.clip(_ROUNDING[rounding](_coordinates(node, axis)), 0, axis.length - 1)
-            if not np.array_equal(wanted, _nearest2d(axis, coordinates, rounding)):
-                return None
+            # Its float32 positions may lie on either side of what these are.
+            for error in (-_POSITION_ERROR, _POSITION_ERROR):
+                if not np.array_equal(wanted, _nearest2d(axis, coordinates, rounding, error)):
+                    return None
     elif mode not in ("linear", "bilinear") or (coordinates == "align_corners" and min(size) == 1):
         return None
     return relax.op.image.resize2d(
@@ -168,12 +173,12 @@ def _resize2d(node: OnnxNode, axes: list[_Axis], mode: str) -> Expr | None:
     )
 
 
-def _nearest2d(axis: _Axis, coordinates: str, rounding: str) -> np.ndarray:
+def _nearest2d(axis: _Axis, coordinates: str, rounding: str, error: float) -> np.ndarray:
     """The indices `image.resize2d` takes: it rounds down a hundred thousandth later."""
     o = np.arange(axis.out, dtype=np.float64)
     scale = axis.length / axis.out
     x = o * scale if coordinates == "asymmetric" else (o + 0.5) * scale - 0.5
-    x = x + 1e-5 if rounding == "floor" else x
+    x = x + error * axis.length + (1e-5 if rounding == "floor" else 0.0)
     return np.clip(_ROUNDING[rounding](x), 0, axis.length - 1)
 
 

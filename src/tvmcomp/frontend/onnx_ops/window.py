@@ -169,9 +169,17 @@ def _space_to_depth(node: OnnxNode) -> Expr:
     return relax.op.reshape(x, (batch, channels * size * size, height // size, width // size))
 
 
+def _roi_align(node: OnnxNode) -> Expr | None:
+    """TVM's importer serves averages; its maximum is taken of other samples than the standard's."""
+    if node.text("mode", "avg") == "max":
+        raise ValueError("mode max is not supported; export the model with mode avg")
+    return None
+
+
 WINDOW: dict[str, Converter] = {
     "Col2Im": _col2im,
     "MaxPool": _max_pool,
     "MaxUnpool": _max_unpool,
+    "RoiAlign": _roi_align,
     "SpaceToDepth": _space_to_depth,
 }
