@@ -201,6 +201,17 @@ CASES = {
     "any of booleans": Case(
         "ReduceMax", {"x": RNG.random((3, 4)) > 0.7}, {"axes": np.array([1], I64)}
     ),
+    "the largest of minus infinities": Case(
+        "ReduceMax",
+        {"x": np.array([[-np.inf, -np.inf], [-np.inf, 1]], F32)},
+        {"axes": np.array([1], I64)},
+    ),
+    "nearest on a tie": _resize("nearest", sizes=[1, 2, 7, 8]),
+    "bits of unsigned integers": Case(
+        "BitShift",
+        {"x": np.array([16, 2**31], np.uint32), "y": np.array([2, 31], np.uint32)},
+        attributes={"direction": "RIGHT"},
+    ),
     "bounds on integers": Case(
         "Clip",
         {"x": np.array([-(2**40), 5, 2**40], I64)},
