@@ -89,7 +89,12 @@ def _onnxruntime(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.ClearField("name")  # Two of one name say the same, and ONNX Runtime refuses them.
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     wanted = {value.name for value in session.get_inputs()}
     return list(session.run(None, {k: v for k, v in feeds.items() if k in wanted}))
 

@@ -77,6 +77,7 @@ OUTSIDE: dict[str, tuple[Callable[[Path], str], str]] = {
     "absolute": (lambda folder: str(folder.parent / "outside.bin"), "outside the model's folder"),
     "windows": (lambda folder: "..\\outside.bin", "outside the model's folder"),
     "no name": (lambda folder: "", "outside the model's folder"),
+    "null byte": (lambda folder: "w.bin\0", "outside the model's folder"),
     "symbolic link": (link(lambda target, at: at.symlink_to(target)), "is a link"),
     "hard link": (link(lambda target, at: at.hardlink_to(target)), "hard link"),
     "linked folder": (linked_folder, "is a link"),

@@ -170,7 +170,13 @@ def _load_external(tensor: TensorProto, folder: Path, room: int) -> int:
 def _open_inside(folder: Path, location: str, tensor: str) -> int:
     """Open `location` below `folder`; no step on the way may be a link."""
     parts = PurePosixPath(location).parts
-    if not parts or location.startswith("/") or "\\" in location or ".." in parts:
+    if (
+        not parts
+        or location.startswith("/")
+        or "\\" in location
+        or ".." in parts
+        or "\0" in location
+    ):
         raise ModelError(
             f"tensor {tensor}: external data {location!r} is outside the model's folder; "
             "keep it beside the model and save the model again"

@@ -49,7 +49,14 @@ class FoldBatchNorm(Rewriter):
                 "export the model in evaluation mode"
             )
         gamma, beta, mean, var = (np.asarray(value, np.float64) for value in values)
-        scale = (gamma if call.attrs.scale else 1.0) / np.sqrt(var + float(call.attrs.epsilon))
+        spread = var + float(call.attrs.epsilon)
+        if not (spread > 0).all():
+            raise ModelError(
+                f"batch normalisation parameter {call.args[4].name} holds a variance of {var.min():g}, "
+                f"which with epsilon {float(call.attrs.epsilon):g} is not positive; "
+                "train it again or export an earlier state"
+            )
+        scale = (gamma if call.attrs.scale else 1.0) / np.sqrt(spread)
         return scale, (beta if call.attrs.center else 0.0) - mean * scale
 
     def _producer(self, x: Expr) -> _Producer | None:
