@@ -23,6 +23,10 @@ class TvmcompError(Exception):
 
     exit_code: int = 3
 
+    def __str__(self) -> str:
+        # A name from somebody's file may hold line breaks.
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(TvmcompError):
     """The command line or a call's arguments contradict each other."""

@@ -133,6 +133,16 @@ BROKEN = {
         make([node("Expand", ["x", "s"], ["y"])], {"x": (1,)}, weights={"s": i64(1 << 62, 4)}),
         "Expand node giving y makes 18446744073709551616 elements",
     ),
+    "reflection past the end": (
+        make(
+            [node("Pad", ["x", "p"], ["y"], mode="reflect")], {"x": (4,)}, weights={"p": i64(0, 4)}
+        ),
+        r"Pad node giving y .*pads \[0, 4\] of an axis of length 4 in mode reflect; use 0 to 3",
+    ),
+    "line break in a name": (
+        make([node("Det", ["x"], ["y"], name="a\nb")], {"x": (2, 3)}),
+        "Det node a b",
+    ),
     "shape from data": (
         make([node("NonZero", ["x"], ["n"]), node("Cast", ["n"], ["y"], to=1)], {"x": (4,)}),
         "depends on data",

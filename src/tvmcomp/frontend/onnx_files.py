@@ -141,6 +141,10 @@ def _load_external(tensor: TensorProto, folder: Path, room: int) -> int:
         ) from None
     _check_size(tensor)
     needed = None if tensor.data_type in _PACKED else prod(tensor.dims) * _itemsize(tensor)
+    if "length" in entries and length < 0:
+        raise ModelError(
+            f"tensor {tensor.name}: its external data entry has length {length}; save the model again"
+        )
     if needed is not None and 0 <= length != needed:
         raise ModelError(
             f"tensor {tensor.name} of shape {list(tensor.dims)} needs {needed} bytes; "

@@ -12,6 +12,7 @@ from tvmcomp.build.lower.claim import Claim, bounds
 from tvmcomp.build.lower.dynamic import dynamic_source
 from tvmcomp.build.lower.flow import Flow, Node
 from tvmcomp.compress.weight_form import UniformWeight
+from tvmcomp.errors import ModelError
 from tvmcomp.graph.layers import DynamicConv, FloatConv, IntConv, QParams, TensorSpec
 
 __all__ = ["clip_bounds", "match_conv", "scalar"]
@@ -207,14 +208,22 @@ def _requantization(
     residual: tuple[str, QParams] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """multiplier and bias of IntConv's docstring, computed in float64 and rounded once."""
-    multiplier = (scales.astype(np.float64) * x.scale / y.scale).astype(np.float32)
+    with np.errstate(over="ignore"):
+        multiplier = (scales.astype(np.float64) * x.scale / y.scale).astype(np.float32)
     weight_sum = weight.astype(np.int64).sum(axis=(1, 2, 3))
     total = bias.astype(np.float64) / y.scale + y.zero_point
     # The kernel multiplies with the rounded multiplier, so the zero point's share must use the same one.
     total -= multiplier.astype(np.float64) * x.zero_point * weight_sum
     if residual is not None:
         total -= np.float64(np.float32(residual[1].scale / y.scale)) * residual[1].zero_point
-    return multiplier, total.astype(np.float32)
+    with np.errstate(over="ignore"):
+        rounded = total.astype(np.float32)
+    if not (np.isfinite(multiplier).all() and np.isfinite(rounded).all()):
+        raise ModelError(
+            f"scales {x.scale:g} and {y.scale:g} around a convolution are too far apart for float32; "
+            "correct them in the quantized model"
+        )
+    return multiplier, rounded
 
 
 def _codes(node: Node, weight: UniformWeight) -> tuple[np.ndarray, np.ndarray] | None:

@@ -26,9 +26,21 @@ def _pad(node: OnnxNode) -> Expr | None:
         width[2 * axis] = pads[index]
         width[2 * axis + 1] = pads[index + len(axes)]
     mode = node.text("mode", "constant")
-    if min(width) < 0 and mode != "constant":
-        return None
+    _check_width(mode, node.shape, width)
     return relax.op.nn.pad(node.x, width, pad_mode=_PAD_MODES[mode], pad_value=value)
+
+
+def _check_width(mode: str, shape: tuple[int, ...], width: list[int]) -> None:
+    """A mode that repeats the tensor's own elements must not reach past them."""
+    if mode == "constant":
+        return
+    for axis, length in enumerate(shape):
+        longest = {"reflect": length - 1, "wrap": length}.get(mode, max(width))
+        pads = width[2 * axis : 2 * axis + 2]
+        if min(pads) < 0 or max(pads) > longest:
+            raise ValueError(
+                f"pads {pads} of an axis of length {length} in mode {mode}; use 0 to {longest}"
+            )
 
 
 def _tile(node: OnnxNode) -> Expr | None:
