@@ -14,7 +14,7 @@ quickstart: $(VENV)/.run
 	$(BIN)/tvmcomp quickstart $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope $(ARGS)
 
 acceptance: $(VENV)/.dev
 	$(BIN)/python -m acceptance $(ARGS)
