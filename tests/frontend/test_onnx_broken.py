@@ -139,6 +139,17 @@ BROKEN = {
         ),
         r"Pad node giving y .*pads \[0, 4\] of an axis of length 4 in mode reflect; use 0 to 3",
     ),
+    "scale that is no number": (
+        make(
+            [
+                node("QuantizeLinear", ["x", "s"], ["q"]),
+                node("DequantizeLinear", ["q", "s"], ["y"]),
+            ],
+            {"x": (4,)},
+            weights={"s": np.array(np.nan, F32)},
+        ),
+        "QuantizeLinear node giving q has the scale nan in s, .* positive; correct it",
+    ),
     "line break in a name": (
         make([node("Det", ["x"], ["y"], name="a\nb")], {"x": (2, 3)}),
         "Det node a b",

@@ -41,6 +41,7 @@ def check_limits(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         _check_exists(node, max(opsets))
         _check_settings(node)
+        _check_scale(node, tensors)
         values = [
             numpy_helper.to_array(tensors[name])
             if name in tensors and prod(tensors[name].dims) <= 64
@@ -66,6 +67,24 @@ def _check_exists(node: NodeProto, opset: int) -> None:
             f"{describe(node)} does not exist in opset {opset}, which the model declares; "
             "export it with the opset it is written for"
         ) from None
+
+
+def _check_scale(node: NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
+    """A stored scale is a positive normal float; that of stored codes may be zero, which means zeros."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 2:
+        return
+    tensor = tensors.get(node.input[1])
+    scale = None if tensor is None else numpy_helper.to_array(tensor)
+    if scale is None or scale.dtype.kind != "f":
+        return
+    good = np.isfinite(scale) & (scale >= np.finfo(scale.dtype).tiny)
+    if node.op_type == "DequantizeLinear" and node.input[0] in tensors:
+        good |= scale == 0
+    if not good.all():
+        raise ModelError(
+            f"{describe(node)} has the scale {scale[~good].flat[0]:g} in {node.input[1]}, which is not "
+            "finite and positive; correct it in the quantized model"
+        )
 
 
 def _check_settings(node: NodeProto) -> None:
