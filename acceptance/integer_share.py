@@ -28,9 +28,13 @@ def _framework_macs(net: Net) -> int:
         nonlocal total
         if isinstance(module, torch.nn.RNNBase):
             positions = given[0].numel() // given[0].shape[-1]
-            total += positions * sum(
-                p.numel() for n, p in module.named_parameters() if "weight" in n
-            )
+            steps = given[0].shape[1 if module.batch_first else 0]
+            for name, weight in module.named_parameters():
+                if name.startswith("weight_hh") and len(given) == 1:
+                    # The first step's state is zero.
+                    total += positions * (steps - 1) // steps * weight.numel()
+                elif name.startswith("weight"):
+                    total += positions * weight.numel()
             return
         weight = module.weight
         spread = isinstance(module, torch.nn.modules.conv._ConvTransposeNd)

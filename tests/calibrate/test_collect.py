@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tvm import relax
@@ -52,6 +54,17 @@ def test_taps_add_outputs_and_keep_the_rest() -> None:
     np.testing.assert_array_equal(got["layer.a"], 2 * x)
     np.testing.assert_array_equal(got["layer.b"], np.maximum(2 * x, 0))
     np.testing.assert_array_equal(got["output0"], run(model)({"x": x})["output0"])
+
+
+def test_a_tap_with_the_name_of_another_output_is_that_tensor() -> None:
+    """An exporter may call the output what we call an inner tensor."""
+    model = chain()
+    signature = replace(model.signature, outputs={"layer.a": model.signature.outputs["output0"]})
+    named = replace(model, signature=signature)
+    x = samples(5)
+    stats = collect(named, {"x": x}, {"layer.a": MinMax(), "c": MinMax()}, run).stats
+    assert stats["layer.a"].high == (2 * x).max()
+    assert stats["c"].high == np.maximum(2 * x, 0).max() + 1
 
 
 def test_taps_do_not_repeat_an_output() -> None:

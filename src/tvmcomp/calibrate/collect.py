@@ -24,9 +24,11 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 
 
 def taps(model: Model, names: Iterable[str]) -> Model:
-    """The model with the tensors `names` as extra outputs of those names, where they are not outputs yet.
+    """The model with the tensors `names` as extra outputs, where they are not outputs yet.
 
     main(x, w) { a = f(x, w); b = g(a) } -> b      =>      main(x, w) { ... } -> (b, a)
+
+    An extra output has its tensor's name, with dots behind it where another output has taken that name.
     """
     flow = Dataflow.of(model.module)
     variables = {str(var.name): var for var in flow.bindings}
@@ -39,11 +41,11 @@ def taps(model: Model, names: Iterable[str]) -> Model:
             )
         if name in keys:
             continue
-        if name in types:
-            raise ValueError(f"tensor {name!r} has the name of another output")
-        var = variables[name]
+        key, var = name, variables[name]
+        while key in types:
+            key += "."
         outputs.append(var)
-        types[name] = TensorType(shape_of(var), str(var.ty.dtype))
+        types[key] = TensorType(shape_of(var), str(var.ty.dtype))
     module = replace(flow, outputs=tuple(outputs)).build()
     return replace(model, module=module, signature=Signature(model.signature.inputs, types))
 
