@@ -130,7 +130,8 @@ def make(case: Case, seed: int = 0) -> Problem:
     middle = 128 if case.x_dtype == "uint8" else 0
     multiplier = (spread * rng.uniform(0.5, 1.5, case.outputs)).astype(np.float32)
     sums = weight.reshape(case.outputs, -1).sum(axis=1, dtype=np.int64)
-    center = rng.uniform(-20, 20, case.outputs) + (info.min + info.max) / 2
+    zero = 0 if real else points["y"]
+    center = rng.uniform(-20, 20, case.outputs) + (info.min + info.max) / 2 - zero
     layer = IntConv(
         weight=weight,
         multiplier=multiplier,

@@ -75,7 +75,7 @@ CASES = {
         ("uint8", "", "uint8"), SHAPE,
     ),
     "add": (
-        build_add, IntAdd(**TWO, scale_a=0.7, scale_b=0.4, bias=-3.0, **CODES),
+        build_add, IntAdd(**TWO, scale_a=0.7, scale_b=0.4, **CODES),
         ("uint8", "uint8", "uint8"), SHAPE,
     ),
     "mul": (

@@ -146,7 +146,7 @@ def test_int_conv_equals_torch_in_float64(groups, dtype):
         bias=np.full(outputs, 0.5, np.float32), low=-100 if dtype == "int8" else 9, high=120,
     )  # fmt: skip
     # A power of two keeps acc*2**-8 + 0.5 exact in float64, so ties really occur.
-    want = np.clip(np.rint(acc * 2.0**-8 + 0.5), layer.low, layer.high).astype(dtype)
+    want = np.clip(np.rint(acc * 2.0**-8 + 0.5) + 3, layer.low, layer.high).astype(dtype)
     assert np.array_equal(compute(layer, tensors, [x]), want)
 
 
@@ -159,8 +159,26 @@ def test_int_conv_residual_and_table():
         residual_scale=2.0, table=table,
     )  # fmt: skip
     tensors = {name: spec(name, (1, 1, 1, size)) for name, size in (("x", 2), ("r", 1), ("y", 1))}
-    # 1*3 - 2 = 1 -> 0.5 + 1 = 1.5; + 2*7 = 15.5 -> 16 -> table 239
-    assert compute(layer, tensors, [x, np.array([[[[7]]]], np.uint8)]).item() == 239
+    # 1*3 - 2 = 1 -> 0.5 + 1 = 1.5; + 2*7 = 15.5 -> 16 + 3 -> table 236
+    assert compute(layer, tensors, [x, np.array([[[[7]]]], np.uint8)]).item() == 236
+
+
+def test_rounding_does_not_see_the_zero_point():
+    """Just above one half, which a float32 sum with the zero point would round to the half."""
+    x, above = np.ones((1, 1, 1, 1), np.uint8), np.nextafter(np.float32(0.5), np.float32(1))
+    assert np.float32(128) + above == np.float32(128.5)
+    layer = IntConv(
+        name="c", inputs=("x",), output="y", weight=np.ones((1, 1, 1, 1), np.int8),
+        multiplier=np.array([above]), bias=np.zeros(1, np.float32), low=0, high=255,
+    )  # fmt: skip
+    tensors = {"x": spec("x", x.shape, zero=0), "y": spec("y", x.shape, zero=128)}
+    assert compute(layer, tensors, [x]).item() == 129
+    mul = IntMul(name="m", inputs=("x", "x"), output="y", multiplier=float(above), low=0, high=255)
+    assert compute(mul, tensors, [x, x]).item() == 129
+    add = IntAdd(
+        name="s", inputs=("x", "x"), output="y", scale_a=float(above), scale_b=0.0, low=0, high=255
+    )
+    assert compute(add, tensors, [x, x]).item() == 129
 
 
 def test_int32_sums_wrap():
@@ -171,7 +189,7 @@ def test_int32_sums_wrap():
         high=127,
     )  # fmt: skip
     tensors = {"x": spec("x", x.shape), "y": spec("y", (1, 1, 1, 1), "int8")}
-    assert compute(layer, tensors, [x]).item() == np.rint((255 * 127 * 70000 - 2**32) / 2**24)
+    assert compute(layer, tensors, [x]).item() == np.rint((255 * 127 * 70000 - 2**32) / 2**24) + 3
 
 
 def test_dense_layer_of_rank_two():
@@ -247,15 +265,14 @@ def test_table_concat_add_mul():
         output="y",
         scale_a=0.5,
         scale_b=0.25,
-        bias=1.0,
         low=-9,
         high=50,
     )
-    exact = np.clip(np.rint(a * 0.5 + b * 0.25 + 1.0), -9, 50)
+    exact = np.clip(np.rint((a + 3.0) * 0.5 + (b - 5.0) * 0.25) + 2, -9, 50)
     assert np.array_equal(compute(add, tensors, [a, b]), exact)
     mul = IntMul(name="m", inputs=("a", "b"), output="y", multiplier=2.0**-7, low=-128, high=99)
     gate = b[:, :1, :1]
-    exact = np.clip(np.rint((a + 3.0) * (gate - 5.0) * 2.0**-7 + 2), -128, 99)
+    exact = np.clip(np.rint((a + 3.0) * (gate - 5.0) * 2.0**-7) + 2, -128, 99)
     assert np.array_equal(compute(mul, tensors, [a, gate]), exact)
 
 
@@ -321,8 +338,8 @@ def test_simulation_is_within_one_step():
     }
     ra, rb = qa.scale / qy.scale, qb.scale / qy.scale
     add = IntAdd(
-        name="s", inputs=("a", "b"), output="y", scale_a=ra, scale_b=rb,
-        bias=qy.zero_point - ra * qa.zero_point - rb * qb.zero_point, low=0, high=255,
+        name="s", inputs=("a", "b"), output="y", scale_a=ra, scale_b=rb, low=0,
+        high=255,
     )  # fmt: skip
     _within_one_step(add, tensors, [a, b])
     mul = IntMul(
@@ -361,4 +378,4 @@ def test_zero_border_instead_of_zero_point_would_show():
         high=255,
     )  # fmt: skip
     tensors = {"x": spec("x", x.shape, zero=9), "y": spec("y", x.shape)}
-    assert (compute(layer, tensors, [x]) == 4 * 50 + 5 * 9).all()
+    assert (compute(layer, tensors, [x]) == 4 * 50 + 5 * 9 + 3).all()

@@ -34,7 +34,7 @@ def test_add(row, types):
         low, high = (-100, 90) if types[2] == "int8" else (4, 251)
         layer = IntAdd(
             name="s", inputs=("a", "b"), output="y", scale_a=0.731, scale_b=float(np.float32(1.37)),
-            bias=-37.123, low=low, high=high,
+            low=low, high=high,
         )  # fmt: skip
         got = check(build_add, row, layer, tensors, layouts_of(tensors, halo, pad))
         if got.size > 500:
@@ -43,10 +43,10 @@ def test_add(row, types):
 
 @every_isa
 def test_add_rounds_half_to_even(row):
-    tensors = {name: spec(name, (1, 1, 16, 16)) for name in "aby"}
+    tensors = {name: spec(name, (1, 1, 16, 16), zero=0) for name in "aby"}
     a = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     layer = IntAdd(
-        name="s", inputs=("a", "b"), output="y", scale_a=0.5, scale_b=0.0, bias=0.0, low=0, high=255
+        name="s", inputs=("a", "b"), output="y", scale_a=0.5, scale_b=0.0, low=0, high=255
     )
     got = check(
         build_add, row, layer, tensors, layouts_of(tensors, 0, 0), arrays=[a, np.zeros_like(a)]
@@ -59,19 +59,19 @@ def test_add_is_a_fused_multiply_add(row):
     """Scales found by search, for which separate multiply and add round to another code."""
     rng = np.random.default_rng(0)
     a = np.arange(256, dtype=np.uint8).reshape(1, 1, 1, 256)
-    b = np.zeros_like(a)
+    b = np.ones_like(a)
     while True:
-        # Products near a half: a * scale + bias = k + 0.5 up to float32's last bit.
+        # Sums near a half: a * scale + bias = k + 0.5 up to float32's last bit.
         scale = np.float32(rng.uniform(0.2, 0.9))
         bias = np.float32(rng.integers(1, 40) + 0.5 - np.float64(scale) * rng.integers(10, 200))
         fused = np.rint(fma_f32(a, scale, bias)).clip(0, 255)
         apart = np.rint(a.astype(np.float32) * scale + bias).clip(0, 255)
         if (fused != apart).any():
             break
-    tensors = {name: spec(name, a.shape) for name in "aby"}
+    tensors = {name: spec(name, a.shape, zero=0) for name in "aby"}
     layer = IntAdd(
-        name="s", inputs=("a", "b"), output="y", scale_a=float(scale), scale_b=0.0,
-        bias=float(bias), low=0, high=255,
+        name="s", inputs=("a", "b"), output="y", scale_a=float(scale), scale_b=float(bias), low=0,
+        high=255,
     )  # fmt: skip
     got = check(build_add, row, layer, tensors, layouts_of(tensors, 0, 0), arrays=[a, b])
     assert not np.array_equal(got, apart)
@@ -112,11 +112,7 @@ def test_a_second_operand_of_a_smaller_shape(row, types, kind):
             for name, shape, dtype in zip("aby", (whole, small, whole), types, strict=True)
         }
         low, high = (-100, 90) if types[2] == "int8" else (4, 251)
-        fields = (
-            {"scale_a": 0.731, "scale_b": 0.4, "bias": -3.1}
-            if kind is IntAdd
-            else {"multiplier": 0.0197}
-        )
+        fields = {"scale_a": 0.731, "scale_b": 0.4} if kind is IntAdd else {"multiplier": 0.0197}
         layer = kind(name="s", inputs=("a", "b"), output="y", low=low, high=high, **fields)
         build = build_add if kind is IntAdd else build_mul
         check(build, row, layer, tensors, layouts_of(tensors, 0, 3))
@@ -153,6 +149,6 @@ def test_other_shapes_are_refused():
     layer = IntMul(name="m", inputs=("a", "b"), output="y", multiplier=1.0, low=0, high=255)
     assert build_mul(layer, tensors, layouts, GENERIC) is None
     layer = IntAdd(
-        name="s", inputs=("a", "b"), output="y", scale_a=1.0, scale_b=1.0, bias=0.0, low=0, high=255
+        name="s", inputs=("a", "b"), output="y", scale_a=1.0, scale_b=1.0, low=0, high=255
     )
     assert build_add(layer, tensors, layouts, GENERIC) is None

@@ -111,8 +111,22 @@ def test_epilogue_is_exact(row: tuple[Isa, str], name: str) -> None:
 
 
 @every_isa
+def test_rounding_does_not_see_the_zero_point(row: tuple[Isa, str]) -> None:
+    """Just above a half: a float32 sum with the zero point would lie on it."""
+    for dtype, zero in (("uint8", 128), ("int8", -128)):
+        base = replace(BASE, kernel=(1, 1), pads=(0, 0, 0, 0), inputs=1)
+        problem = make(replace(base, y_dtype=dtype, zero_point=zero))
+        above = np.full(40, np.nextafter(np.float32(0.5), np.float32(1)))
+        ones = np.ones_like(problem.layer.weight)
+        layer = replace(problem.layer, weight=ones, multiplier=above, bias=0 * above)
+        x = problem.arrays[0] % 2
+        y = check(build_conv, row, layer, problem.tensors, problem.layouts, arrays=[x])
+        assert (y == zero + x.astype(int)).all()
+
+
+@every_isa
 def test_ties_round_to_even(row: tuple[Isa, str]) -> None:
-    problem = make(replace(BASE, kernel=(1, 1), pads=(0, 0, 0, 0), inputs=1))
+    problem = make(replace(BASE, kernel=(1, 1), pads=(0, 0, 0, 0), inputs=1, zero_point=0))
     ones = np.ones_like(problem.layer.weight)
     halves = np.full(40, 0.5, np.float32)
     layer = replace(problem.layer, weight=ones, multiplier=halves, bias=0 * halves)

@@ -65,7 +65,8 @@ def case(
     )
     fields = {"low": low, "high": high, "residual_scale": 0.43 if residual else 0.0} | fields
     fields.setdefault("multiplier", (rng.uniform(0.5, 1.5, outputs) * 100 / spread).astype("f4"))
-    fields.setdefault("bias", rng.uniform(-60, 160, outputs).astype(np.float32))
+    center = 0 if y.qparams is None else y.qparams.zero_point
+    fields.setdefault("bias", (rng.uniform(-60, 160, outputs) - center).astype(np.float32))
     return IntConv(weight=weight, **geometry, **fields), tensors, layouts
 
 
@@ -115,11 +116,23 @@ def test_values_beyond_int32_saturate(row):
 @every_isa
 def test_ties_go_to_even(row):
     halves = np.full(32, 0.5, np.float32)
-    args = case(1, multiplier=halves, bias=np.full(32, 100.0, np.float32), low=0, high=255)
+    args = case(1, multiplier=halves, bias=np.full(32, -100.0, np.float32), low=0, high=255)
     x = np.random.default_rng(0).integers(0, 3, (2, 5, 7, 32)).astype(np.uint8)
     args[1]["x"] = spec("x", (2, 5, 7, 32), zero=1)
     args[0].weight[...] = np.clip(args[0].weight, -2, 2)
     check(build_depthwise, row, *args, arrays=[x])
+
+
+@every_isa
+def test_rounding_does_not_see_the_zero_point(row):
+    """Just above a half: a float32 sum with the zero point would lie on it."""
+    above = np.full(32, np.nextafter(np.float32(0.5), np.float32(1)))
+    args = case(1, low=0, high=255, multiplier=above, bias=0 * above)
+    args[0].weight[...] = 0
+    args[0].weight[:, 1, 1] = 1
+    x = np.random.default_rng(0).integers(0, 2, (2, 5, 7, 32)).astype(np.uint8)
+    got = check(build_depthwise, row, *args, arrays=[x])
+    assert set(np.unique(got)) == {200, 201}
 
 
 @every_isa
@@ -133,8 +146,9 @@ def test_the_multiply_is_fused(row):
     x = np.broadcast_to(rng.integers(0, 256, (2, 5, 7, 1)), (2, 5, 7, 32)).astype(np.uint8)
     layer.multiplier[...] = rng.uniform(0.2, 0.9, 32).astype(np.float32)
     target = x[0, 2, 3, 0] * layer.multiplier.astype(np.float64)
-    layer.bias[...] = rng.integers(10, 240, 32) + 0.5 - target
-    apart = np.rint(x.astype(np.float32) * layer.multiplier + layer.bias).clip(0, 255)
+    layer.bias[...] = rng.integers(-190, 40, 32) + 0.5 - target
+    apart = np.rint(x.astype(np.float32) * layer.multiplier + layer.bias)
+    apart = (apart + args[1]["y"].qparams.zero_point).clip(0, 255)
     got = check(build_depthwise, row, *args, arrays=[x])
     assert not np.array_equal(got, apart), "the data must tell the two apart"
 

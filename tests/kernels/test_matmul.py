@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,17 @@ def test_every_zero_point_and_dtype(zeros: tuple[int, int, int], row: Row):
 def test_multipliers_and_limits(scale: float, row: Row):
     layer, tensors = codes("heads merged", scale=scale, low=9)
     check(build_matmul, row, layer, tensors, dense(tensors))
+
+
+@every_isa
+def test_rounding_does_not_see_the_zero_point(row: Row):
+    """Just above a half: a float32 sum with the zero point would lie on it."""
+    layer, tensors = codes("odd transposed", zeros=(0, 0, 128))
+    layer = replace(layer, multiplier=float(np.nextafter(np.float32(0.5), np.float32(1))))
+    arrays = [np.zeros(tensors[name].shape, np.uint8) for name in "ab"]
+    for array in arrays:
+        array[:, 0] = 1
+    assert (check(build_matmul, row, layer, tensors, dense(tensors), arrays=arrays) == 129).all()
 
 
 @every_isa

@@ -87,7 +87,7 @@ def plain(kind: type[Layer], inputs: tuple[str, ...] = ("x",), **fields: Any) ->
     return kind(name="l", inputs=inputs, output="y", **fields)
 
 
-ADD = {"scale_a": 0.5, "scale_b": 0.25, "bias": 3.0}
+ADD = {"scale_a": 0.5, "scale_b": 0.25}
 FACTORS = np.linspace(0.1, 1, 20).astype(np.float32)
 STEPS = np.zeros((6, 20), np.int32)
 LAYERS: dict[str, tuple[Layer, str, str]] = {

@@ -90,13 +90,13 @@ class IntConv(Conv):
 
         v = fma(float32(acc), multiplier[o], bias[o])            float32, one rounding
         v = fma(float32(residual_code), residual_scale, v)       only with a residual
-        y = clip(rint(v), low, high)                             half to even; codes of y's dtype
+        y = clip(rint(v) + zero_point_y, low, high)              half to even; codes of y's dtype
         y = table[y - dtype.min]                                 only with a table
 
     A float32 y is not rounded: y = clip(v, low, high), where a float32 residual is added as it is.
-    multiplier = sx*sw[o]/sy (sy = 1 for a float32 y); bias absorbs the layer's bias, both zero points and the
-    residual's. w_code is the
-    weight's code less its zero point: int8, or int16 within [-255, 255] where that leaves int8.
+    multiplier = sx*sw[o]/sy (sy = 1 for a float32 y); bias absorbs the layer's bias, x's zero point and the
+    residual's. w_code is the weight's code less its zero point: int8, or int16 within [-255, 255] where that
+    leaves int8.
     """
 
     multiplier: np.ndarray  # float32 [O]
@@ -169,21 +169,20 @@ class Table(Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntAdd(Layer):
-    """y = clip(rint(fma(float32(a), scale_a, fma(float32(b), scale_b, bias))), low, high).
+    """y = clip(rint(fma(float32(a - za), scale_a, float32(b - zb) * scale_b)) + zero_point_y, low, high).
 
-    a: y's shape; b: any shape that broadcasts to it.
+    a: y's shape; b: any shape that broadcasts to it. scale_a = sa/sy, scale_b = sb/sy.
     """
 
     scale_a: float
     scale_b: float
-    bias: float
     low: int
     high: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntMul(Layer):
-    """y = clip(rint(fma(float32((a - za) * (b - zb)), multiplier, zero_point_y)), low, high).
+    """y = clip(rint(float32((a - za) * (b - zb)) * multiplier) + zero_point_y, low, high).
 
     a: y's shape; b: any shape that broadcasts to it, like [N, 1, 1, C] (a squeeze-excite gate).
     """
@@ -195,10 +194,12 @@ class IntMul(Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntAffine(Layer):
-    """Constants added to and multiplied with codes: y = clip(rint(fma(float32(x), multiplier, bias)), low, high).
+    """Constants added to and multiplied with codes.
+
+        y = clip(rint(fma(float32(x), multiplier, bias)) + zero_point_y, low, high)
 
     multiplier, bias: float32 arrays that broadcast to x's shape (position embeddings [T, C], a gamma [C]); for
-    m * real + b they hold m*sx/sy and b/sy + zy - multiplier*zx.
+    m * real + b they hold m*sx/sy and b/sy - multiplier*zx.
     """
 
     multiplier: np.ndarray
@@ -226,7 +227,7 @@ class MatMul(Layer):
 class IntMatMul(MatMul):
     """acc = sum over k of (a_code - za) * (b_code - zb) in int32, then
 
-        y = clip(rint(fma(float32(acc), multiplier, zero_point_y)), low, high)    one rounding; half to even
+        y = clip(rint(float32(acc) * multiplier) + zero_point_y, low, high)       one rounding; half to even
 
     multiplier = sa*sb*scale/sy, where scale is a scalar the product is multiplied with (1/sqrt(d) of attention).
     """
@@ -286,9 +287,9 @@ class MaxPool(Layer):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntAvgPool(Layer):
     """s = exact integer sum of the window's codes, border = zero point;
-    y = clip(rint(fma(float32(s), m, b)), low, high).
+    y = clip(rint(fma(float32(s), m, b)) + zero_point_y, low, high).
 
-    m = sx/(sy*count), b = zy - zx*sx/sy, where count is the window's size (count_include_pad). Where the divisor
+    m = sx/(sy*count), b = -zx*sx/sy, where count is the window's size (count_include_pad). Where the divisor
     excludes the border, `count_include_pad` is False: s counts valid codes only and m = sx/(sy*valid) per position.
     A global pool is kernel = (H, W).
     """

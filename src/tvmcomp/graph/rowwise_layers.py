@@ -33,7 +33,7 @@ class IntSoftmax(Layer):
         d = min(max(t) - t, 16^levels - 1)                                                  >= 0
         e = rint(exps[0, d & 15] * exps[1, d >> 4 & 15] * ...)       float32 products, left to right
         r = inverse_scale / float32(sum(e))                                  the sum is exact, below 2^31
-        y = clip(rint(fma(e, r, zero_point_y)))                                     codes of y's dtype
+        y = clip(rint(e * r) + zero_point_y)                                        codes of y's dtype
 
     exps[k, i] = exp(-i * 16^k * scale / 2^shift), in row 0 times a power of two; with masks the last product is 0.
     inverse_scale = 1 / sy. masks: an int32 array that broadcasts to x, or None for the next of inputs[1:].
@@ -58,9 +58,9 @@ class IntLayerNorm(Layer):
         v = float32(C*s2 - s1*s1)                        d = float32(C*x - s1)                  centered
         v = float32(s2 - 2*zx*s1 + C*zx*zx)              d = float32(x - zx)                    else
         r = 1 / sqrt(v + epsilon)                                               float32, each rounded
-        y = clip(rint(fma(d * r, multiplier[c], bias[c])), low, high)
+        y = clip(rint(fma(d * r, multiplier[c], bias[c])) + zero_point_y, low, high)
 
-    multiplier = gamma/sy, times sqrt(C) if not centered; bias = beta/sy + zy; epsilon = eps*C*C/(sx*sx), or
+    multiplier = gamma/sy, times sqrt(C) if not centered; bias = beta/sy; epsilon = eps*C*C/(sx*sx), or
     eps*C/(sx*sx), and at least 2^-20, so that a constant row is beta.
     """
 
@@ -77,7 +77,7 @@ class Embedding(Layer):
     """Rows of a table by integer index: i = index + rows if index < 0 else index, clamped to 0 .. rows - 1;
 
         y = float32(weight[i]) * scale[i]                                            y is float32
-        y = clip(rint(fma(float32(weight[i]), scale[i], zero_point_y)))              y is codes
+        y = clip(rint(float32(weight[i]) * scale[i]) + zero_point_y)                 y is codes
 
     scale holds the row's scale sw, for codes sw/sy. x: indices [...], y: [..., C].
     """

@@ -51,32 +51,32 @@ def build_add(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Ker
     small = Broadcast.of(tensors[names[1]].shape, tensors[names[2]].shape, b)
     if not same_dims(a, y) or small is None:
         return None
-    zero = halo_code(tensors[layer.output])
+    zeros = [qparams_of(tensors[name]).zero_point for name in names]
+    bounds = layer.low, layer.high
 
-    def finish(out: Operand, to: Expr, wide_a: Expr, wide_b: Expr, lanes: int) -> None:
-        inner = fma(wide_b, splat(layer.scale_b, lanes), splat(layer.bias, lanes), lanes)
-        value = fma(wide_a, splat(layer.scale_a, lanes), T.bind(inner), lanes)
-        out.store(to, round_clip(value, layer.low, layer.high, lanes, types[2]), types[2], lanes)
+    def finish(out: Operand, to: Expr, left: Expr, right: Expr, lanes: int) -> None:
+        inner = T.bind(_real(right, zeros[1], lanes) * splat(layer.scale_b, lanes))
+        value = fma(_real(left, zeros[0], lanes), splat(layer.scale_a, lanes), inner, lanes)
+        out.store(to, round_clip(value, *bounds, lanes, types[2], zeros[2]), types[2], lanes)
 
     def body(left: Operand, right: Operand, out: Operand) -> None:
-        write_halo(out, y, zero)
+        write_halo(out, y, zeros[2])
 
         def vector(to: Expr, at: list[Expr], lanes: int) -> None:
-            wide_a = T.bind(left.widen(at[0], types[0], lanes))
-            finish(out, to, wide_a, T.bind(right.widen(at[1], types[1], lanes)), lanes)
+            codes = (left.load(at[0], types[0], lanes), right.load(at[1], types[1], lanes))
+            finish(out, to, *codes, lanes)
 
         def beside(to: Expr, at: Expr, rows: list[Expr], start: Expr, lanes: int) -> None:
-            wide_a = T.bind(left.widen(at, types[0], lanes))
             codes = small.load(right, rows[0], start, types[1], lanes)
-            finish(out, to, wide_a, T.bind(_real(codes, lanes)), lanes)
+            finish(out, to, left.load(at, types[0], lanes), codes, lanes)
 
         if same_dims(a, b):
             each_vector(y, [a, b], isa.bytes, vector)
         else:
             each_broadcast(y, a, [small], isa.bytes, beside)
 
-    baked = (layer.scale_a, layer.scale_b, layer.bias, layer.low, layer.high)
-    key = kernel_key("add", isa, a, b, y, types, zero, baked, small)
+    baked = (layer.scale_a, layer.scale_b, *bounds)
+    key = kernel_key("add", isa, a, b, y, types, zeros, baked, small)
     return Kernel(key, build_func("add", ("a", "b", "y"), body), "binary", isa.name)
 
 
@@ -87,6 +87,7 @@ def build_mul(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Ker
     names = (*layer.inputs, layer.output)
     types = [tensors[name].dtype for name in names]
     zeros = [qparams_of(tensors[name]).zero_point for name in names]
+    bounds = layer.low, layer.high
     a, b, y = (layouts[name] for name in names)
     gated = dims(b) == (a.batch, 1, 1, a.channels) and not same_dims(a, b)
     small = Broadcast.of(tensors[names[1]].shape, tensors[names[2]].shape, b)
@@ -99,8 +100,8 @@ def build_mul(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> Ker
 
     def finish(out: Operand, to: Expr, left: Expr, right: Expr, lanes: int) -> None:
         product = cast("float32", left * right, lanes)
-        value = fma(product, splat(layer.multiplier, lanes), splat(zeros[2], lanes), lanes)
-        out.store(to, round_clip(value, layer.low, layer.high, lanes, types[2]), types[2], lanes)
+        value = product * splat(layer.multiplier, lanes)
+        out.store(to, round_clip(value, *bounds, lanes, types[2], zeros[2]), types[2], lanes)
 
     def elementwise(left: Operand, right: Operand, out: Operand) -> None:
         write_halo(out, y, zeros[2])
@@ -172,7 +173,7 @@ def build_affine(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> 
                 for one, first, row in zip(small, starts, rows, strict=True)
             )
             value = fma(code, multiplier, bias, lanes)
-            codes = round_clip(value, layer.low, layer.high, lanes, spec.dtype)
+            codes = round_clip(value, layer.low, layer.high, lanes, spec.dtype, halo_code(spec))
             out.store(to, codes, spec.dtype, lanes)
 
         each_broadcast(y, x, small, isa.bytes, beside)
@@ -183,5 +184,9 @@ def build_affine(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -> 
     return Kernel(key, func, "binary", isa.name, constants=pack_constants(*arrays))
 
 
-def _real(codes: Expr, lanes: int) -> Expr:
-    return cast("float32", cast("int32", codes, lanes), lanes)
+def _real(codes: Expr, zero: int, lanes: int) -> Expr:
+    """float32(codes - zero), as a value used once."""
+    wide = cast("int32", codes, lanes)
+    if zero:
+        wide = wide - splat(zero, lanes, "int32")
+    return T.bind(cast("float32", wide, lanes))

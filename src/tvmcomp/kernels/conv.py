@@ -15,6 +15,7 @@ from tvmcomp.kernels.layout import Layout
 from tvmcomp.kernels.mac import mac_for
 from tvmcomp.kernels.pack import pack
 from tvmcomp.kernels.plan import Plan, choose_plan
+from tvmcomp.kernels.rows import halo_code
 from tvmcomp.kernels.spec import Epilogue, Spec
 from tvmcomp.kernels.vector import Isa
 
@@ -77,7 +78,7 @@ def build_spec(
         dtype=x.dtype,
         lanes=isa.lanes,
         y=layouts[y.name],
-        halo=y.qparams.zero_point if y.qparams else 0,
+        zero=halo_code(y),
     )
 
 

@@ -51,8 +51,7 @@ def build_quantize(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -
 
     def code(value: Expr, lanes: int) -> Expr:
         steps = value / splat(qparams.scale, lanes)
-        codes = round_clip(steps, info[0] - zero, info[1] - zero, lanes)
-        return cast(spec.dtype, codes + splat(zero, lanes, "int32"), lanes)
+        return round_clip(steps, *info, lanes, spec.dtype, zero)
 
     return _convert("quantize", layer, layer.perm, tensors, layouts, isa, (qparams,), code)
 

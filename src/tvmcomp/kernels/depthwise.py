@@ -191,7 +191,7 @@ def _emit_plain(
                             fma(codes, splat(_residual_scale(layer), lanes), total, lanes)
                         )
                 to = y.offset(n, h, w) + start * i64(y.itemsize)
-                out.store(to, _clipped(layer, total, lanes, dtypes[-1]), dtypes[-1], lanes)
+                out.store(to, _clipped(layer, total, lanes, dtypes[-1], zero), dtypes[-1], lanes)
 
             each(y.width, pixel)
 
@@ -204,9 +204,9 @@ def _residual_scale(layer: IntConv | FloatConv) -> float:
     return layer.residual_scale if isinstance(layer, IntConv) else 1.0
 
 
-def _clipped(layer: IntConv | FloatConv, value: Expr, lanes: int, dtype: str) -> Expr:
+def _clipped(layer: IntConv | FloatConv, value: Expr, lanes: int, dtype: str, zero: int) -> Expr:
     if dtype != "float32":
-        return round_clip(value, layer.low, layer.high, lanes, dtype)
+        return round_clip(value, layer.low, layer.high, lanes, dtype, zero)
     if np.isfinite(layer.low):
         value = T.bind(tirx.Max(value, splat(layer.low, lanes)))
     if np.isfinite(layer.high):

@@ -21,6 +21,7 @@ from tvmcomp.kernels.halo import write_halo
 from tvmcomp.kernels.layout import Layout
 from tvmcomp.kernels.vector import (
     Operand,
+    add_saturated,
     cast,
     each,
     each_row,
@@ -147,9 +148,9 @@ def emit_vnni(
     plan: VnniPlan,
     data: tuple[Operand, Operand, Operand],
 ) -> None:
-    """The kernel's body; layouts are x's and y's, `dtype` is y's, operands are x, constants, y."""
+    """The kernel's body; layouts are x's and y's, `dtype` and `zero` point y's, operands are x, constants, y."""
     write_halo(data[2], layouts[1], zero)
-    emitter = _Emitter(layer, layouts, dtype, plan, data)
+    emitter = _Emitter(layer, layouts, dtype, zero, plan, data)
     each_row(layouts[1], emitter.row_block, plan.rows)
 
 
@@ -161,10 +162,11 @@ class _Emitter:
         layer: IntConv,
         layouts: tuple[Layout, Layout],
         dtype: str,
+        zero: int,
         plan: VnniPlan,
         data: tuple[Operand, Operand, Operand],
     ) -> None:
-        self.layer, self.plan, self.dtype = layer, plan, dtype
+        self.layer, self.plan, self.dtype, self.zero = layer, plan, dtype, zero
         self.x, self.y = layouts
         self.source, self.constants, self.out = data
         self.rows = _rows(layer, plan.rows)
@@ -298,12 +300,13 @@ class _Emitter:
         if self.plan.bounded:
             ints = [T.bind(pure("int32", 16, "llvm.lrint.v16i32.v16f32", v)) for v in values]
         else:
-            ints = [T.bind(round_clip(v, low, high, 16)) for v in values]
+            ints = [T.bind(round_clip(v, low - self.zero, high - self.zero, 16)) for v in values]
         words = [
             T.bind(pure("int16", 32, "llvm.x86.avx512.packssdw.512", *ints[i : i + 2]))
             for i in (0, 2)
         ]
         name = "packuswb" if self.dtype == "uint8" else "packsswb"
+        words = [add_saturated(word, self.zero) for word in words]
         codes = T.bind(pure(self.dtype, 64, f"llvm.x86.avx512.{name}.512", *words))
         if low > (0 if self.dtype == "uint8" else -128):
             codes = T.bind(tirx.Max(codes, splat(low, 64, self.dtype)))

@@ -46,7 +46,7 @@ def emit(spec: Spec, isa: Isa) -> tirx.PrimFunc:
 
     def body(*tensors: Operand) -> None:
         operands = Operands(**dict(zip(names, tensors, strict=True)))
-        write_halo(operands.y, spec.y, spec.halo)
+        write_halo(operands.y, spec.y, spec.zero)
         _Emitter(spec, isa, operands).loops()
 
     return build_func("dot", ["residual" if name == "r" else name for name in names], body)

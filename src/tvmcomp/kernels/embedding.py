@@ -22,7 +22,6 @@ from tvmcomp.kernels.vector import (
     build_func,
     each_row,
     each_segment,
-    fma,
     i64,
     round_clip,
     splat,
@@ -64,13 +63,9 @@ def build_embedding(
                 if spec.qparams is None:
                     out.store(where, value * splat(scale, lanes), "float32", lanes)
                     return
-                zero = splat(spec.qparams.zero_point, lanes)
-                codes = round_clip(
-                    fma(value, splat(scale, lanes), zero, lanes),
-                    *code_range(spec.dtype),
-                    lanes,
-                    spec.dtype,
-                )
+                value = value * splat(scale, lanes)
+                bounds = code_range(spec.dtype)
+                codes = round_clip(value, *bounds, lanes, spec.dtype, spec.qparams.zero_point)
                 out.store(where, codes, spec.dtype, lanes)
 
             each_segment(channels, isa.lanes if y.itemsize == 4 else isa.bytes, y.pitch, segment)

@@ -1,6 +1,6 @@
 """From accumulators to stored outputs: scale, bias, residual, rounding, clip, table.
 
-int:    y = table[clip(rint(fma(residual, residual_scale, fma(acc, multiplier, bias))))]
+int:    y = table[clip(rint(fma(residual, residual_scale, fma(acc, multiplier, bias))) + zero)]
         y = clip(fma(acc, multiplier, bias) + residual)           float32 y of an integer sum
 float:  y = clip(acc + residual)                                  (acc started at the bias)
 dynamic: y = clip(fma(acc - zero_point * sum, scale * weight_scale, bias) + residual)
@@ -19,11 +19,23 @@ from tvm.tirx.script.builder import ir as T
 
 from tvmcomp.kernels.pack import parts, places
 from tvmcomp.kernels.spec import Epilogue, Spec
-from tvmcomp.kernels.vector import Isa, Operand, byte_size, cast, fma, i64, pure, round_clip, splat
+from tvmcomp.kernels.vector import (
+    Isa,
+    Operand,
+    add_saturated,
+    byte_size,
+    cast,
+    fma,
+    i64,
+    pure,
+    round_clip,
+    splat,
+)
 
 __all__ = ["Block", "Operands", "Outputs", "finish", "store_codes", "store_floats"]
 
 _TABLE_CODES = 128  # entries one vpermi2b reaches
+_WORD = 1 << 15  # beyond any code less its zero point
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ def finish(spec: Spec, isa: Isa, operands: Operands, block: Block) -> None:
         store_floats(spec.epilogue, operands.y, block, _with_residual(spec, operands, block, value))
         return
     lookup = _table(spec, operands.constants) if spec.epilogue.table else None
-    store_codes(spec.epilogue, isa, operands.y, block, value, lookup)
+    store_codes(spec.epilogue, isa, operands.y, block, value, spec.zero, lookup)
 
 
 def store_codes(
@@ -94,15 +106,19 @@ def store_codes(
     y: Operand,
     block: Outputs,
     value: Callable[[int, int], Expr],
+    zero: int | Expr,
     lookup: Callable[[Expr], Expr] | None = None,
 ) -> None:
-    """Round, clip and store `value(pixel, vector)`, float32; `lookup` maps codes, where isa has VNNI."""
+    """Round, clip and store `value(pixel, vector)`, float32, as codes of zero point `zero`, an int32.
+
+    `lookup` maps codes, where isa has VNNI.
+    """
     if isa.vnni and block.lanes == 16:
-        _store_packed(epilogue, y, block, value, lookup)
+        _store_packed(epilogue, y, block, value, zero, lookup)
         return
     low, high = _bounds(epilogue)
     for p, h, offset in _places(epilogue, block):
-        codes = round_clip(value(p, h), low, high, block.lanes, epilogue.dtype)
+        codes = round_clip(value(p, h), low, high, block.lanes, epilogue.dtype, zero)
         _store(y, block.y + i64(offset), codes, epilogue.dtype, block.lanes, block.counts[h])
 
 
@@ -219,6 +235,7 @@ def _store_packed(
     y: Operand,
     block: Outputs,
     value: Callable[[int, int], Expr],
+    zero: int | Expr,
     lookup: Callable[[Expr], Expr] | None,
 ) -> None:
     """Four vectors of int32 become one of bytes: the narrowing instructions take two vectors at a time."""
@@ -226,24 +243,27 @@ def _store_packed(
     def rounded(p: int, h: int) -> Expr:
         exact = value(p, h)
         if epilogue.wide:
-            return T.bind(round_clip(exact, *_bounds(epilogue), block.lanes))
+            # Here the bounds only keep the conversion in range: `_narrow` saturates.
+            return T.bind(round_clip(exact, -_WORD, _WORD, block.lanes))
         return T.bind(pure("int32", 16, "llvm.lrint.v16i32.v16f32", exact))
 
     pending = _places(epilogue, block)
     for start in range(0, len(pending), 4):
         group = pending[start : start + 4]
         quads = [rounded(p, h) for p, h, _ in group]
-        codes = _narrow(epilogue.dtype, quads + quads[-1:] * (4 - len(quads)))
+        codes = _narrow(epilogue.dtype, quads + quads[-1:] * (4 - len(quads)), zero)
         codes = _clip_bytes(epilogue, codes)
         if lookup is not None:
             codes = lookup(codes)
         _store_quads(y, block, codes, [(h, offset) for _, h, offset in group])
 
 
-def _narrow(dtype: str, quads: Sequence[Expr]) -> Expr:
-    """Four int32x16 to 64 codes in order, saturated."""
-    low = pure("int16", 32, "llvm.x86.avx512.packssdw.512", quads[0], quads[1])
-    high = pure("int16", 32, "llvm.x86.avx512.packssdw.512", quads[2], quads[3])
+def _narrow(dtype: str, quads: Sequence[Expr], zero: int | Expr) -> Expr:
+    """Four int32x16, plus `zero`, to 64 codes in order, saturated."""
+    low, high = (
+        add_saturated(pure("int16", 32, "llvm.x86.avx512.packssdw.512", *quads[i : i + 2]), zero)
+        for i in (0, 2)
+    )
     name = "packuswb" if dtype == "uint8" else "packsswb"
     mixed = tirx.reinterpret(
         "int32x16", pure("uint8", 64, f"llvm.x86.avx512.{name}.512", low, high)

@@ -53,7 +53,8 @@ def build_layer_norm(
     if not same_dims(x, y) or x.channels > LONGEST_ROW:
         return None
     x, y = split_rows([x, y])
-    zero = qparams_of(source).zero_point
+    zero, zero_y = qparams_of(source).zero_point, qparams_of(spec).zero_point
+    bounds = layer.low, layer.high
     bias_at = -(-4 * x.channels // 64) * 64
 
     def body(data: Operand, constants: Operand, out: Operand) -> None:
@@ -75,7 +76,7 @@ def build_layer_norm(
                     bias = constants.load(start * i64(4) + i64(bias_at), "float32", lanes)
                     scaled = T.bind(d * splat(ratio, lanes))
                     value = fma(scaled, multiplier, bias, lanes)
-                    codes = round_clip(value, layer.low, layer.high, lanes, spec.dtype)
+                    codes = round_clip(value, *bounds, lanes, spec.dtype, zero_y)
                     out.store(to + start, codes, spec.dtype, lanes)
 
                 each_segment(x.channels, isa.bytes, y.pitch, segment)

@@ -105,8 +105,8 @@ def _constants(
             za += _FLIP if specs[0].dtype == "int8" else 0
             zb -= _FLIP if specs[1].dtype == "uint8" else 0
         values["multiplier"] = np.array(layer.multiplier, np.float32)
-        values["zero_y"] = np.array(zy, np.float32)
-        values["zero_a"], values["zero_b"] = np.array(za, np.int32), np.array(zb, np.int32)
+        for name, point in zip(("zero_y", "zero_a", "zero_b"), (zy, za, zb), strict=True):
+            values[name] = np.array(point, np.int32)
         values["both"] = np.array(walk.k * za * zb).astype(np.int32)
         needed = (corrects and za != 0, corrects and zb != 0)
     blob = np.zeros(len(FIELDS), np.int32)

@@ -30,7 +30,6 @@ from tvmcomp.kernels.vector import (
     byte_size,
     cast,
     each,
-    fma,
     i64,
     pure,
     splat,
@@ -316,12 +315,12 @@ class _Emitter:
         if self.spec.form.acc == "float32":
             store_floats(self.spec.epilogue, self.y, outputs, lambda p, h: acc(p, h) * multiplier)
             return
-        zero = T.bind(splat(self._field("zero_y", "float32"), lanes))
 
         def value(p: int, h: int) -> Expr:
-            return T.bind(fma(cast("float32", acc(p, h), lanes), multiplier, zero, lanes))
+            return T.bind(cast("float32", acc(p, h), lanes) * multiplier)
 
-        store_codes(self.spec.epilogue, self.isa, self.y, outputs, value)
+        zero = T.bind(self._field("zero_y"))
+        store_codes(self.spec.epilogue, self.isa, self.y, outputs, value, zero)
 
 
 def _scratch(size: int) -> Operand:

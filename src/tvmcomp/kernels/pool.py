@@ -261,7 +261,7 @@ def build_avg_pool(layer: Layer, tensors: Tensors, layouts: Layouts, isa: Isa) -
             else:
                 m = splat(float(factor), lanes)
             value = fma(cast("float32", total, lanes), m, splat(float(bias), lanes), lanes)
-            codes = round_clip(value, layer.low, layer.high, lanes, spec.dtype)
+            codes = round_clip(value, layer.low, layer.high, lanes, spec.dtype, halo_code(spec))
             out.store(y.offset(n, h, w) + c, codes, spec.dtype, lanes)
 
         _each_window(axes, y, isa.bytes, window)

@@ -33,7 +33,6 @@ from tvmcomp.kernels.vector import (
     each,
     each_row,
     each_segment,
-    fma,
     i64,
     pure,
     round_clip,
@@ -215,10 +214,9 @@ class _Row:
 
         def segment(start: Expr, lanes: int) -> None:
             e = cast("float32", self._read(start, lanes), lanes)
-            value = fma(e, splat(ratio, lanes), splat(zero, lanes), lanes)
-            y.store(
-                to + start, round_clip(value, *bounds, lanes, self._y_type), self._y_type, lanes
-            )
+            value = e * splat(ratio, lanes)
+            codes = round_clip(value, *bounds, lanes, self._y_type, zero)
+            y.store(to + start, codes, self._y_type, lanes)
 
         each_segment(self._length, self._isa.bytes, room, segment)
 

@@ -43,7 +43,8 @@ class Spec:
     mac:   the multiply-accumulate step; a run of x is padded to whole units of it by zero weights.
     dtype: of x.
     lanes: output channels in one vector.
-    y:     its layout, for its halo, and the code written there.
+    y:     its layout, for its halo.
+    zero:  y's zero point, added to what is rounded and written into the halo.
     """
 
     geometry: Geometry
@@ -53,7 +54,7 @@ class Spec:
     dtype: str
     lanes: int
     y: Layout
-    halo: int
+    zero: int
 
     @property
     def units(self) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "GENERIC",
     "Isa",
     "Operand",
+    "add_saturated",
     "build_func",
     "byte_size",
     "cast",
@@ -118,18 +119,38 @@ def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
 
 
 def round_clip(
-    value: Expr, low: float | Expr, high: float | Expr, lanes: int, dtype: str | None = None
+    value: Expr,
+    low: float | Expr,
+    high: float | Expr,
+    lanes: int,
+    dtype: str | None = None,
+    zero: int | Expr = 0,
 ) -> Expr:
-    """clip(rint(value), low, high), half to even, as int32 lanes or as `dtype`; NaN becomes `low`.
+    """clip(rint(value) + zero, low, high), half to even, as int32 lanes or as `dtype`; NaN becomes `low`.
 
-    `low` and `high` are integers, so clipping first is the same and keeps the conversion in range.
+    `low`, `high` and the int32 `zero` are integers, so clipping first is the same and keeps the conversion in
+    range.
     """
+    constant = isinstance(zero, int)
+    if not (constant and zero == 0):
+        real = float(zero) if constant else cast("float32", zero, 1)
+        low, high = low - real, high - real
     # Max is (value > low ? value : low), so NaN becomes low.
     value = T.bind(tirx.Max(T.bind(value), splat(low, lanes)))
     value = T.bind(tirx.Min(value, splat(high, lanes)))
     name = f"llvm.lrint.{_suffix('i', 32, lanes)}.{_suffix('f', 32, lanes)}"
     codes = pure("int32", lanes, name, value)
+    if not (constant and zero == 0):
+        codes = codes + splat(zero, lanes, "int32")
     return codes if dtype is None else cast(dtype, codes, lanes)
+
+
+def add_saturated(words: Expr, zero: int | Expr) -> Expr:
+    """32 int16 sums, saturated; `zero` is int32."""
+    if isinstance(zero, int) and zero == 0:
+        return words
+    other = splat(zero if isinstance(zero, int) else cast("int16", zero, 1), 32, "int16")
+    return T.bind(pure("int16", 32, "llvm.sadd.sat.v32i16", words, other))
 
 
 @dataclass(frozen=True)

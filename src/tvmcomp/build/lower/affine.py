@@ -42,8 +42,7 @@ def match_affine(
     if flow.shape(found.codes) != spec.shape:
         return None
     multiplier = (found.multiplier * found.x.scale / y.scale).astype(np.float32)
-    bias = found.bias / y.scale + y.zero_point
-    bias = bias - multiplier.astype(np.float64) * found.x.zero_point
+    bias = found.bias / y.scale - multiplier.astype(np.float64) * found.x.zero_point
     layer = IntAffine(
         name=root.name,
         inputs=(found.codes,),

@@ -211,7 +211,7 @@ def _requantization(
     with np.errstate(over="ignore"):
         multiplier = (scales.astype(np.float64) * x.scale / y.scale).astype(np.float32)
     weight_sum = weight.astype(np.int64).sum(axis=(1, 2, 3))
-    total = bias.astype(np.float64) / y.scale + y.zero_point
+    total = bias.astype(np.float64) / y.scale
     # The kernel multiplies with the rounded multiplier, so the zero point's share must use the same one.
     total -= multiplier.astype(np.float64) * x.zero_point * weight_sum
     if residual is not None:

@@ -129,17 +129,12 @@ def _add(flow: Flow, root: Node, spec: TensorSpec, limits: Limits) -> Layer | No
     if pair is None or y is None:
         return None
     (a_name, a), (b_name, b) = pair
-    scale_a, scale_b = np.float32(a.scale / y.scale), np.float32(b.scale / y.scale)
-    bias = np.float32(
-        y.zero_point - np.float64(scale_a) * a.zero_point - np.float64(scale_b) * b.zero_point
-    )
     return IntAdd(
         name=root.name,
         inputs=(a_name, b_name),
         output=spec.name,
-        scale_a=float(scale_a),
-        scale_b=float(scale_b),
-        bias=float(bias),
+        scale_a=float(np.float32(a.scale / y.scale)),
+        scale_b=float(np.float32(b.scale / y.scale)),
         low=limits[0],
         high=limits[1],
     )

@@ -176,7 +176,7 @@ def layer_norm_layer(
         inputs=(name,),
         output=spec.name,
         multiplier=(gamma * factor / y.scale).astype(np.float32),
-        bias=(beta / y.scale + y.zero_point).astype(np.float32),
+        bias=(beta / y.scale).astype(np.float32),
         epsilon=max(float(np.float32(attrs.epsilon * power / x.scale**2)), _LEAST_EPSILON),
         centered=centered,
         low=limits[0],

@@ -51,10 +51,16 @@ def code_range(dtype: str | np.dtype[np.generic]) -> tuple[int, int]:
 
 
 def round_clip(
-    value: NDArray[np.floating], low: int, high: int, dtype: str | np.dtype[np.generic]
+    value: NDArray[np.floating],
+    low: int,
+    high: int,
+    dtype: str | np.dtype[np.generic],
+    zero_point: int = 0,
 ) -> NDArray[np.integer]:
-    """clip(rint(value), low, high), half to even."""
-    return np.clip(np.rint(value), low, high).astype(dtype)
+    """clip(rint(value) + zero_point, low, high), half to even; NaN is `low`."""
+    # `fmax` ignores NaN.
+    steps = np.minimum(np.fmax(np.rint(value), low - zero_point), high - zero_point)
+    return (steps.astype(np.int32) + zero_point).astype(dtype)
 
 
 def quantize(

@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from tvmcomp.compress.reference.arithmetic import fma_f32, round_clip
-from tvmcomp.graph.layers import Conv, FloatConv, IntConv
+from tvmcomp.graph.layers import Conv, FloatConv, IntConv, TensorSpec
 
 __all__ = ["accumulate", "float_conv", "int_conv"]
 
@@ -61,21 +61,22 @@ def int_conv(
     x: NDArray[np.integer],
     residual: NDArray[np.generic] | None,
     zero_point: int,
-    dtype: str,
+    y: TensorSpec,
 ) -> NDArray[np.generic]:
-    """IntConv as its docstring defines it; int32 sums wrap, as the hardware's do."""
+    """IntConv as its docstring defines it, `zero_point` being x's; int32 sums wrap, as the hardware's do."""
     total = accumulate(x, layer, zero_point).astype(np.int64).astype(np.int32)
     value = fma_f32(total, layer.multiplier, layer.bias)
     if residual is not None and residual.dtype == np.float32:
         value = np.add(value, residual, dtype=np.float32)
     elif residual is not None:
         value = fma_f32(residual, np.float32(layer.residual_scale), value)
-    if dtype == "float32":
+    if y.qparams is None:
         return np.clip(value, np.float32(layer.low), np.float32(layer.high))
-    codes = round_clip(value, int(layer.low), int(layer.high), dtype)
+    bounds = int(layer.low), int(layer.high)
+    codes = round_clip(value, *bounds, y.dtype, y.qparams.zero_point)
     if layer.table is None:
         return codes
-    return layer.table.astype(dtype)[codes.astype(np.int32) - np.iinfo(dtype).min]
+    return layer.table.astype(y.dtype)[codes.astype(np.int32) - np.iinfo(y.dtype).min]
 
 
 def float_conv(

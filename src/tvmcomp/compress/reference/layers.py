@@ -118,7 +118,7 @@ def _view(layer: View, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> A
 def _int_conv(layer: IntConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
     residual = _image(x[1]) if len(x) > 1 else None
     zero_point = qparams_of(xs[0]).zero_point
-    return int_conv(layer, _image(x[0]), residual, zero_point, y.dtype).reshape(y.shape)
+    return int_conv(layer, _image(x[0]), residual, zero_point, y).reshape(y.shape)
 
 
 @_compute.register
@@ -165,24 +165,20 @@ def _table(layer: Table, x: list[Array], xs: list[TensorSpec], y: TensorSpec) ->
 
 @_compute.register
 def _add(layer: IntAdd, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    inner = fma_f32(x[1], np.float32(layer.scale_b), np.float32(layer.bias))
-    outer = fma_f32(x[0], np.float32(layer.scale_a), inner)
-    return round_clip(outer, layer.low, layer.high, y.dtype)
+    a, b = (_centered(codes, spec) for codes, spec in zip(x, xs, strict=True))
+    inner = b.astype(np.float32) * np.float32(layer.scale_b)
+    return _rounded(fma_f32(a, np.float32(layer.scale_a), inner), layer, y)
 
 
 @_compute.register
 def _mul(layer: IntMul, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    a = x[0].astype(np.int32) - qparams_of(xs[0]).zero_point
-    b = x[1].astype(np.int32) - qparams_of(xs[1]).zero_point
-    zero = np.float32(qparams_of(y).zero_point)
-    value = fma_f32(a * b, np.float32(layer.multiplier), zero)
-    return round_clip(value, layer.low, layer.high, y.dtype)
+    a, b = (_centered(codes, spec) for codes, spec in zip(x, xs, strict=True))
+    return _rounded((a * b).astype(np.float32) * np.float32(layer.multiplier), layer, y)
 
 
 @_compute.register
 def _affine(layer: IntAffine, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    value = fma_f32(x[0], layer.multiplier, layer.bias)
-    return round_clip(value, layer.low, layer.high, y.dtype)
+    return _rounded(fma_f32(x[0], layer.multiplier, layer.bias), layer, y)
 
 
 @_compute.register
@@ -197,7 +193,7 @@ def _mask_steps(layer: MaskSteps, x: list[Array], xs: list[TensorSpec], y: Tenso
 
 @_compute.register
 def _layer_norm(layer: IntLayerNorm, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    return layer_norm(layer, x[0], qparams_of(xs[0]).zero_point, y.dtype)
+    return layer_norm(layer, x[0], qparams_of(xs[0]).zero_point, y)
 
 
 @_compute.register
@@ -243,7 +239,7 @@ def average_factors(
     """m (a scalar, or [OH, OW, 1] where the divisor excludes the border) and b, from float64."""
     qx, qy = qparams_of(x), qparams_of(y)
     ratio = float(np.float32(qx.scale)) / float(np.float32(qy.scale))
-    b = np.float32(qy.zero_point - qx.zero_point * ratio)
+    b = np.float32(-qx.zero_point * ratio)
     if layer.count_include_pad:
         return np.asarray(ratio / (layer.kernel[0] * layer.kernel[1]), np.float32), b
     ones = np.ones((1, *x.shape[1:3], 1), np.int64)
@@ -256,7 +252,7 @@ def _avg_pool(layer: IntAvgPool, x: list[Array], xs: list[TensorSpec], y: Tensor
     border = qparams_of(xs[0]).zero_point if layer.count_include_pad else 0
     total = _pooled(x[0].astype(np.int32), layer, (1, 1), border, np.sum).astype(np.int32)
     m, b = average_factors(layer, xs[0], y)
-    return round_clip(fma_f32(total, m, b), layer.low, layer.high, y.dtype).reshape(y.shape)
+    return _rounded(fma_f32(total, m, b), layer, y).reshape(y.shape)
 
 
 @_compute.register
@@ -278,6 +274,17 @@ def _weighted(x: Array, index: Array, weight: Array, axis: int) -> NDArray[np.fl
     if index.shape[1] == 1:
         return first
     return fma_f32(np.take(x, index[:, 1], axis), taps[:, 1].reshape(shape), first)
+
+
+def _centered(codes: Array, spec: TensorSpec) -> NDArray[np.int32]:
+    return codes.astype(np.int32) - qparams_of(spec).zero_point
+
+
+def _rounded(
+    value: NDArray[np.float32], layer: IntAdd | IntMul | IntAffine | IntAvgPool, y: TensorSpec
+) -> Array:
+    """Codes of a value in steps of y."""
+    return round_clip(value, layer.low, layer.high, y.dtype, qparams_of(y).zero_point)
 
 
 def _image(x: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tvmcomp.compress.reference.arithmetic import fma_f32, round_clip
+from tvmcomp.compress.reference.arithmetic import round_clip
 from tvmcomp.graph.layers import FloatMatMul, IntMatMul, MatMul, QParams
 
 __all__ = ["float_matmul", "int_matmul", "product"]
@@ -24,8 +24,8 @@ def int_matmul(
         for array, own in zip((a, b), qparams, strict=False)
     )
     total = product(layer, *shifted).astype(np.int64).astype(np.int32)
-    value = fma_f32(total, np.float32(layer.multiplier), np.float32(qparams[2].zero_point))
-    return round_clip(value, layer.low, layer.high, dtype)
+    value = total.astype(np.float32) * np.float32(layer.multiplier)
+    return round_clip(value, layer.low, layer.high, dtype, qparams[2].zero_point)
 
 
 def float_matmul(

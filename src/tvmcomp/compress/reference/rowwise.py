@@ -76,11 +76,11 @@ def softmax(layer: IntSoftmax, x: Array, masks: Sequence[Array], y: TensorSpec) 
     r = np.float32(layer.inverse_scale) / np.maximum(total, np.float32(1))
     r = np.where(most == layer.EXCLUDED, np.float32(0), r)
     zero = 0 if y.qparams is None else y.qparams.zero_point
-    return round_clip(fma_f32(e, r, np.float32(zero)), *code_range(y.dtype), y.dtype)
+    return round_clip(e.astype(np.float32) * r, *code_range(y.dtype), y.dtype, zero)
 
 
-def layer_norm(layer: IntLayerNorm, x: Array, zero_point: int, dtype: str) -> Array:
-    """IntLayerNorm as its docstring defines it."""
+def layer_norm(layer: IntLayerNorm, x: Array, zero_point: int, y: TensorSpec) -> Array:
+    """IntLayerNorm as its docstring defines it, `zero_point` being x's."""
     codes = x.astype(np.int64)
     count = codes.shape[-1]
     s1 = codes.sum(axis=-1, keepdims=True)
@@ -93,7 +93,8 @@ def layer_norm(layer: IntLayerNorm, x: Array, zero_point: int, dtype: str) -> Ar
         d = (codes - zero_point).astype(np.float32)
     r = np.float32(1) / np.sqrt(v.astype(np.float32) + np.float32(layer.epsilon))
     value = fma_f32(d * r, layer.multiplier, layer.bias)
-    return round_clip(value, layer.low, layer.high, dtype)
+    zero = 0 if y.qparams is None else y.qparams.zero_point
+    return round_clip(value, layer.low, layer.high, y.dtype, zero)
 
 
 def embedding(layer: Embedding, x: Array, y: TensorSpec) -> Array:
@@ -103,5 +104,4 @@ def embedding(layer: Embedding, x: Array, y: TensorSpec) -> Array:
     value, scale = layer.weight[index].astype(np.float32), layer.scale[index][..., None]
     if y.qparams is None:
         return value * scale
-    value = fma_f32(value, scale, np.float32(y.qparams.zero_point))
-    return round_clip(value, *code_range(y.dtype), y.dtype)
+    return round_clip(value * scale, *code_range(y.dtype), y.dtype, y.qparams.zero_point)

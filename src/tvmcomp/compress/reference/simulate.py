@@ -86,19 +86,20 @@ def _conv(
         value = value + inputs[1].astype(np.float64) * float(np.float32(layer.residual_scale))
     if y.dtype == "float32":
         return np.clip(value, layer.low, layer.high).astype(np.float32).reshape(y.shape)
-    codes = np.clip(np.rint(value), layer.low, layer.high).astype(np.int32)
+    steps = np.rint(value) + qparams_of(y).zero_point
+    codes = np.clip(steps, layer.low, layer.high).astype(np.int32)
     if layer.table is not None:
         codes = layer.table[codes - np.iinfo(y.dtype).min]
     return codes.astype(y.dtype).reshape(y.shape)
 
 
 def _steps(value: Array, layer: Layer, y: TensorSpec) -> Array:
-    """Codes of a value in steps of y, zero point included; a float result as it is."""
+    """Codes of a value in steps of y; a float result as it is."""
     if y.qparams is None:
         return value.astype(np.float32)
     low, high = code_range(y.dtype)
     bounds = getattr(layer, "low", low), getattr(layer, "high", high)
-    return np.clip(np.rint(value), *bounds).astype(y.dtype)
+    return np.clip(np.rint(value) + y.qparams.zero_point, *bounds).astype(y.dtype)
 
 
 def _affine(layer: IntAffine, x: TensorSpec, y: TensorSpec, inputs: Sequence[Array]) -> Array:
@@ -118,7 +119,7 @@ def _softmax(layer: IntSoftmax, x: TensorSpec, y: TensorSpec, inputs: Sequence[A
     most = real.max(axis=-1, keepdims=True)
     e = np.exp(real - np.where(np.isinf(most), 0.0, most))
     share = e / np.maximum(e.sum(axis=-1, keepdims=True), 1e-300)
-    return share * layer.inverse_scale + qparams_of(y).zero_point
+    return share * layer.inverse_scale
 
 
 def _layer_norm(
@@ -136,8 +137,7 @@ def _layer_norm(
 def _embedding(layer: Embedding, x: TensorSpec, y: TensorSpec, inputs: Sequence[Array]) -> Array:
     rows = len(layer.weight)
     index = np.clip(np.where(inputs[0] < 0, inputs[0] + rows, inputs[0]), 0, rows - 1)
-    zero = 0 if y.qparams is None else y.qparams.zero_point
-    return layer.weight[index].astype(np.float64) * layer.scale[index][..., None] + zero
+    return layer.weight[index].astype(np.float64) * layer.scale[index][..., None]
 
 
 _ROWWISE: Mapping[type[Layer], Callable[..., Array]] = {
