@@ -121,7 +121,8 @@ def test_every_setting_runs_in_integers(tmp_path: Path, name: str) -> None:
     graph = lowered(model)
     assert floats(graph) == []
     assert sum(isinstance(layer, IntConv) for layer in graph.layers) == 4
-    step = graph.tensors[next(layer for layer in graph.layers if layer.output == graph.outputs[0]).inputs[0]].qparams.scale  # fmt: skip
+    last = next(layer for layer in graph.layers if layer.output == graph.outputs[0])
+    step = graph.tensors[last.inputs[0]].qparams.scale
     for seed in (40, 41):
         x = {"x": normal(1, 3, 12, 12, seed=seed)}
         (expected,), (actual,) = onnxruntime_outputs(model, x), run(graph, x).values()
@@ -150,7 +151,9 @@ def test_every_pair_of_the_graph_stands_in_the_layers(tmp_path: Path) -> None:
 def test_the_compiled_network_equals_the_reference(tmp_path: Path) -> None:
     model = quantized(tmp_path, **SETTINGS["u8u8"])
     graph, x = lowered(model), {"x": normal(1, 3, 12, 12, seed=40)}
-    assert any(layer.weight.dtype == np.int16 for layer in graph.layers if isinstance(layer, IntConv))
+    assert any(
+        layer.weight.dtype == np.int16 for layer in graph.layers if isinstance(layer, IntConv)
+    )
     (expected,) = run(graph, x).values()
     np.testing.assert_array_equal(compile_model(from_onnx(model))(x["x"]), expected)
 
@@ -164,7 +167,11 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
 def pairs(
     nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], *, opset: int = 21
 ) -> onnx.ModelProto:
-    weights = {"s": np.array(0.05, F32), "z": np.array(3, np.int8), "t": np.array(0.07, F32)} | weights
+    weights = {
+        "s": np.array(0.05, F32),
+        "z": np.array(3, np.int8),
+        "t": np.array(0.07, F32),
+    } | weights
     return make(nodes, {"x": (1, 8, 4, 4)}, weights=weights, opset=opset)
 
 
@@ -186,7 +193,13 @@ def within(model: onnx.ModelProto, steps: float) -> LayerGraph:
 
 @pytest.mark.parametrize("opset", [10, 13, 19, 21])
 def test_a_chain_of_pairs_and_codes_as_the_result(opset: int) -> None:
-    nodes = [q("x", "a"), dq("a", "b"), q("b", "c", "t", "u"), dq("c", "d", "t", "u"), q("d", "y", "t")]
+    nodes = [
+        q("x", "a"),
+        dq("a", "b"),
+        q("b", "c", "t", "u"),
+        dq("c", "d", "t", "u"),
+        q("d", "y", "t"),
+    ]
     model = pairs(nodes, {"u": np.array(100, np.uint8)}, opset=opset)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT8
     graph = within(model, 0)
@@ -235,5 +248,7 @@ def test_scales_per_block_are_refused() -> None:
         "ws": np.ones((4, 2, 1, 1), F32),
         "wz": np.zeros((4, 2, 1, 1), np.int8),
     }
-    with pytest.raises(ModelError, match=r"DequantizeLinear node dq_wd.*per block of 4.*per channel"):
+    with pytest.raises(
+        ModelError, match=r"DequantizeLinear node dq_wd.*per block of 4.*per channel"
+    ):
         from_onnx(pairs(nodes, weights))

@@ -145,5 +145,7 @@ def test_a_reader_in_float_gets_what_the_codes_stand_for():
 
 def test_a_convolution_of_rows_with_scales_of_their_own_stays_in_float():
     net = Net((1, 4, 6, 8), seed=4)
-    graph = lower(net.model(net.conv(dynamic(net, net.x, "x.d", DynamicForm("uint8", True)), 8, 3, "c")))
+    graph = lower(
+        net.model(net.conv(dynamic(net, net.x, "x.d", DynamicForm("uint8", True)), 8, 3, "c"))
+    )
     assert kinds(graph) == [DynamicQuantize, DynamicDequantize, FloatConv]

@@ -134,7 +134,9 @@ def test_what_is_no_mask_stays_outside():
     # Used twice, over another axis, and by a negative factor.
     twice = net.emit(op.add(a, relax.const(np.float32(1))), "twice")
     other = net.emit(op.nn.softmax(a, axis=1), "other")
-    negative = net.emit(op.nn.softmax(net.emit(op.multiply(a, relax.const(np.float32(-1))), "n")), "s")
+    negative = net.emit(
+        op.nn.softmax(net.emit(op.multiply(a, relax.const(np.float32(-1))), "n")), "s"
+    )
     for value in (twice, other, negative):
         model = net.model(net.quantize(value, 0.05, 3, "y"))
         assert IntSoftmax not in kinds(model)
@@ -272,7 +274,9 @@ def test_every_spelling_of_gelu_is_one_table(spelling: str):
         value = op.multiply(net.emit(op.multiply(a, number(0.5)), "half"), one)
     else:
         scaled = (
-            op.divide(a, number(2**0.5)) if spelling == "divided" else op.multiply(a, number(0.5**0.5))
+            op.divide(a, number(2**0.5))
+            if spelling == "divided"
+            else op.multiply(a, number(0.5**0.5))
         )
         one = net.emit(op.add(net.emit(op.erf(net.emit(scaled, "s")), "erf"), number(1)), "one")
         value = op.multiply(net.emit(op.multiply(a, one), "product"), number(0.5))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tvm import relax
 
 from tvmcomp.build.lower.claim import Claim
 from tvmcomp.build.lower.flow import Flow, Node

@@ -290,7 +290,9 @@ def _float(
     return _claim(chain, layer, None)
 
 
-def _claim(chain: _Chain, layer: IntConv | DynamicConv | FloatConv, qparams: QParams | None) -> Claim:
+def _claim(
+    chain: _Chain, layer: IntConv | DynamicConv | FloatConv, qparams: QParams | None
+) -> Claim:
     end = chain.end
     spec = TensorSpec(end.name, end.shape, end.dtype, qparams)
     return Claim(

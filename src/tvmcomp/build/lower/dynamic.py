@@ -45,9 +45,7 @@ def match_dynamic_quantize(flow: Flow, node: Node, integer: Collection[str]) -> 
         return Claim(node.name, (quantize,), specs, exported=exported)
     real = DynamicDequantize(name=node.name, inputs=exported, output=node.name)
     real_spec = TensorSpec(node.name, node.shape, "float32")
-    return Claim(
-        node.name, (quantize, real), (*specs, real_spec), exported=(*exported, node.name)
-    )
+    return Claim(node.name, (quantize, real), (*specs, real_spec), exported=(*exported, node.name))
 
 
 def _names(node: Node) -> tuple[str, str, str]:

@@ -24,7 +24,9 @@ def _extreme(
 
         def element(*index: tirx.Var) -> tirx.PrimExpr:
             places = dict(zip(kept, index, strict=True)) | {a: s.var for a, s in steps.items()}
-            return reducer(x(*(places[axis] for axis in range(len(x.shape)))), axis=list(steps.values()))
+            return reducer(
+                x(*(places[axis] for axis in range(len(x.shape)))), axis=list(steps.values())
+            )
 
         return te.compute(shape, element, "extreme")
 

@@ -20,8 +20,8 @@ from tvmcomp.build.lower.dynamic import match_dynamic_quantize
 from tvmcomp.build.lower.float import match_float
 from tvmcomp.build.lower.flow import Flow, Node, names_in
 from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
-from tvmcomp.build.lower.matmul import match_matmul
 from tvmcomp.build.lower.legalize import LEGALIZE
+from tvmcomp.build.lower.matmul import match_matmul
 from tvmcomp.build.lower.opaque import OpaqueReader
 from tvmcomp.build.lower.unary import match_unary
 from tvmcomp.compress.weight_form import match_weight
@@ -66,7 +66,10 @@ def _claims(flow: Flow) -> dict[str, Claim]:
                 claim = match_quantize(flow, node)
             take(claim)
     integer = [
-        layer.name for claim in claims.values() for layer in claim.layers if isinstance(layer, DynamicConv)
+        layer.name
+        for claim in claims.values()
+        for layer in claim.layers
+        if isinstance(layer, DynamicConv)
     ]
     for node in flow.nodes:
         if node.name in taken or take(match_dynamic_quantize(flow, node, integer)):

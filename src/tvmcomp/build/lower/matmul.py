@@ -110,4 +110,6 @@ def _float(flow: Flow, node: Node, chain: _Chain) -> Claim | None:
         low=chain.low,
         high=chain.high,
     )
-    return Claim(end.name, (layer,), (TensorSpec(end.name, end.shape, end.dtype),), tuple(chain.nodes))
+    return Claim(
+        end.name, (layer,), (TensorSpec(end.name, end.shape, end.dtype),), tuple(chain.nodes)
+    )

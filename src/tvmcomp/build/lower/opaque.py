@@ -1,4 +1,4 @@
-"""Reads what TVM's fusion left of a function: each remaining call_tir, and each constant result, becomes an Opaque layer."""
+"""Reads what TVM's fusion left: each remaining call_tir, and each constant result, becomes an Opaque layer."""
 
 from __future__ import annotations
 

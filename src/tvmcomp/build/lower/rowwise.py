@@ -137,9 +137,7 @@ def _softmax_claim(
         masks=tuple(held),
         shift=shift,
     )
-    return Claim(
-        spec.name, (*layers, layer), (*specs, spec), (root.name, *scores.absorbed)
-    )
+    return Claim(spec.name, (*layers, layer), (*specs, spec), (root.name, *scores.absorbed))
 
 
 def _is_coarse(mask: np.ndarray | None, scale: float) -> bool:
