@@ -62,8 +62,7 @@ class Timm:
 
     def __call__(self, options: Mapping[str, Any]) -> torch.nn.Module:
         """Without timm's trained weights, which would have to be fetched."""
-        import timm
-
+        from acceptance.timm_models import timm
         from acceptance.zoo.weights import seeded
 
         return seeded(timm.create_model(self.model, pretrained=False, **options))

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import timm
 import torch
 import tvm  # noqa: F401
 
 import tvmcomp as tc
 from acceptance.photos import STATISTICS_SEED, photos
+from acceptance.timm_models import timm
 from acceptance.zoo.weights import seeded, settled
 from tvmcomp.errors import TvmcompError
 

@@ -77,7 +77,7 @@ def _judge(model: str, sender: Any) -> None:
 
 def _run(context: Context) -> Iterator[Check]:
     try:
-        import timm
+        from acceptance.timm_models import timm
     except ImportError:
         raise NotRun("timm is not installed") from None
     tiny = context.trials < 1

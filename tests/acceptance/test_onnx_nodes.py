@@ -11,7 +11,7 @@ from acceptance.onnx_case import compare, judge
 from acceptance.onnx_cases import excluded, load_cases
 from acceptance.onnx_nodes import run_cases
 
-SAMPLE = 60
+SAMPLE = 30
 
 
 def test_a_sample_of_the_node_tests_is_right_or_refused() -> None:
