@@ -84,8 +84,8 @@ def test_copy_of_lower_rank(row):
         check(build_copy, row, layer, {"x": x, "y": y}, {"x": layout(x), "y": layout(y)})
 
 
-def test_other_layers_and_five_axes_are_refused():
-    x, y = spec("x", (1, 2, 3, 4, 5), "float32"), spec("y", (2, 1, 3, 4, 5), "float32")
+def test_other_layers_and_other_shapes_are_refused():
+    x, y = spec("x", (1, 2, 3, 4, 5), "float32"), spec("y", (2, 1, 3, 5, 4), "float32")
     layer = Copy(name="c", inputs=("x",), output="y", perm=(1, 0, 2, 3, 4))
     layouts = {"x": layout(x), "y": layout(y)}
     assert build_copy(layer, {"x": x, "y": y}, layouts, GENERIC) is None
@@ -103,3 +103,28 @@ def test_key_covers_everything_baked():
 
     assert key(y) == key(y)
     assert len({key(y), key(other), key(y, 1)}) == 3
+
+
+# Head split and merge, Swin's window partition (rank 6) and its inverse, a transposition, axes of length 1.
+PERMS = [
+    ((2, 5, 3, 16), (0, 2, 1, 3)),
+    ((1, 2, 3, 2, 3, 20), (0, 1, 3, 2, 4, 5)),
+    ((2, 2, 2, 3, 3, 5), (0, 1, 3, 2, 4, 5)),
+    ((3, 2, 1, 3, 2, 7), (5, 3, 0, 2, 4, 1)),
+    ((37, 18), (1, 0)),
+    ((3, 4, 19), (2, 0, 1)),
+    ((2, 3, 4, 5, 6), (4, 3, 2, 1, 0)),
+    ((1, 1, 1, 5), (3, 1, 0, 2)),
+]
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_copy_permutes_any_rank(row, dtype):
+    for i, (shape, perm) in enumerate(PERMS if row[0].vnni else PERMS[:3]):
+        x = spec("x", shape, dtype)
+        y = spec("y", [shape[axis] for axis in perm], dtype)
+        layer = Copy(name="c", inputs=("x",), output="y", perm=perm)
+        halo, pad = LAYOUTS[i % 4]
+        layouts = {"x": layout(x, i % 2, i % 3), "y": layout(y, halo, pad)}
+        check(build_copy, row, layer, {"x": x, "y": y}, layouts)

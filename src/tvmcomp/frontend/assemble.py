@@ -17,7 +17,7 @@ from tvmcomp.model import Model, Provenance, Signature, TensorType
 
 __all__ = ["MAX_TENSOR_BYTES", "assemble", "check_type"]
 
-_MASKING = frozenset({"add", "where", "maximum", "minimum"})
+_MASKING = frozenset({"add", "where", "maximum", "minimum", "reshape"})
 
 # No tensor of a network this project targets comes near it; a model that asks for more is broken or hostile.
 MAX_TENSOR_BYTES = 8 << 30
@@ -165,7 +165,7 @@ def _readers(block: Block, var: relax.Var) -> set[str]:
 
 
 def _refuse_values(name: str, array: np.ndarray, readers: set[str]) -> None:
-    """Weights are finite; what is only added or chosen from may mask with minus infinity."""
+    """Weights are finite; what is only added, chosen from or reshaped may mask with minus infinity."""
     bad = ~np.isfinite(array)
     if readers <= _MASKING:
         bad &= ~np.isneginf(array)

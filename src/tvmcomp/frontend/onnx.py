@@ -33,13 +33,24 @@ from tvmcomp.frontend.onnx_graph import (
 from tvmcomp.frontend.onnx_limits import check_limits
 from tvmcomp.frontend.onnx_operator_form import OPERATOR_FORM, expand_operator_form
 from tvmcomp.frontend.onnx_ops import CONVERTERS, DEFINED, OnnxNode
+from tvmcomp.frontend.onnx_ops.attention import is_special
 from tvmcomp.frontend.onnx_own_functions import inline_functions
 from tvmcomp.frontend.signature import first_line
 from tvmcomp.model import Model, Provenance
 
 __all__ = ["from_onnx"]
 
-_CONTRIB = frozenset({"BiasGelu", "EmbedLayerNormalization", "FastGelu", "SkipLayerNormalization"})
+_CONTRIB = frozenset(
+    {
+        "Attention",
+        "BiasGelu",
+        "EmbedLayerNormalization",
+        "FastGelu",
+        "MultiHeadAttention",
+        "SkipLayerNormalization",
+    }
+)
+_ONLY_CONTRIB = _CONTRIB - {"Attention"}
 
 
 def from_onnx(
@@ -111,9 +122,9 @@ def _resolve(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tuple[i
     until none is left.
     """
     while True:
-        expanded = expand(model, _operators())
+        expanded = _expanded(model)
         while expanded is not model:
-            model, expanded = expanded, expand(expanded, _operators())
+            model, expanded = expanded, _expanded(expanded)
         expand_operator_form(model.graph)
         shapes = fold_constants(model)
         if not resolve_control(model, shapes):
@@ -121,11 +132,17 @@ def _resolve(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tuple[i
             return model, shapes
 
 
+def _expanded(model: onnx.ModelProto) -> onnx.ModelProto:
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return expand(model, _operators(), lambda node: is_special(node, stored))
+
+
 @cache
 def _operators() -> dict[str, frozenset[str]]:
     """Domain -> operators that have a converter, TVM's or our own, or are control flow."""
-    standard = frozenset(onnx_frontend._get_convert_map()) - _CONTRIB - DEFINED
-    supported = {"": standard | {*CONVERTERS, "Constant", *CONTROL}, "com.microsoft": _CONTRIB}
+    own = {*CONVERTERS, "Constant", *CONTROL}
+    standard = (frozenset(onnx_frontend._get_convert_map()) - DEFINED | own) - _ONLY_CONTRIB
+    supported = {"": standard, "com.microsoft": _CONTRIB}
     return {domain: names | OPERATOR_FORM[domain] for domain, names in supported.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import onnx
 import onnx.inliner
@@ -23,8 +23,12 @@ def has_definition(node: NodeProto, versions: Mapping[str, int]) -> bool:
     return schema is not None and _version(schema, versions.get(_plain(node.domain), 1)) is not None
 
 
-def expand(model: onnx.ModelProto, keep: Mapping[str, Collection[str]]) -> onnx.ModelProto:
-    """Nodes that have a definition and are not in `keep` (domain -> operators) become it.
+def expand(
+    model: onnx.ModelProto,
+    keep: Mapping[str, Collection[str]],
+    special: Callable[[NodeProto], bool] = lambda node: False,
+) -> onnx.ModelProto:
+    """Nodes that have a definition and are not in `keep` (domain -> operators), or are `special`, become it.
 
     Operators of a definition that are themselves not kept are expanded by the next call. Raises ModelError.
     """
@@ -32,7 +36,8 @@ def expand(model: onnx.ModelProto, keep: Mapping[str, Collection[str]]) -> onnx.
     chosen = [
         index
         for index, node in enumerate(model.graph.node)
-        if node.op_type not in keep.get(_plain(node.domain), ()) and has_definition(node, versions)
+        if (node.op_type not in keep.get(_plain(node.domain), ()) or special(node))
+        and has_definition(node, versions)
     ]
     if not chosen:
         return model

@@ -9,6 +9,8 @@
   weight is an ordinary one to all phases of its stride, and a pixel shuffle (reshape, permute_dims, reshape).
 - Convolution: `nn.conv2d(x, w, data_layout="NHWC", kernel_layout="OHWI")`, w: [O, KH, KW, I/groups].
   Dense: `matmul(x, w)`, w: [K, N]. Either is followed by `add(y, b)` with b: [C] if it has a bias.
+- Attention: `matmul(q, k)`, k: [..., K, N], then `multiply(y, scale)`, `add(y, mask)`, `nn.softmax`, `matmul(p, v)`.
+  Heads are batch axes; queries, keys and values are dense layers of their own.
 - Global average pool: `mean(x, axis=[1, 2], keepdims=True)`. Activations: `nn.relu`, `clip`, `nn.silu`,
   hard sigmoid `clip(x + 3, 0, 6) / 6`, hard swish `x * (clip(x + 3, 0, 6) / 6)`.
 - Indices of gathers and scatters are inside their axis (`graph/safe_indices.py`).
@@ -34,11 +36,13 @@ For example, one residual block of a MobileNetV2 and its head:
 
 from __future__ import annotations
 
+from tvmcomp.graph.attention import Attention
 from tvmcomp.graph.dense import Dense
 from tvmcomp.graph.fold_batch_norm import FoldBatchNorm
 from tvmcomp.graph.fold_pad import FoldPad
 from tvmcomp.graph.fold_params import FoldParams
 from tvmcomp.graph.lift_1d import Lift1d
+from tvmcomp.graph.moves import Moves
 from tvmcomp.graph.names import NameBindings
 from tvmcomp.graph.nhwc import ToNHWC
 from tvmcomp.graph.norms import Norms
@@ -48,6 +52,7 @@ from tvmcomp.graph.rewrite import Rewriter
 from tvmcomp.graph.safe_coordinates import SafeCoordinates
 from tvmcomp.graph.safe_indices import SafeIndices
 from tvmcomp.graph.simplify import Simplify
+from tvmcomp.graph.split_dense import SplitDense
 from tvmcomp.graph.split_phases import SplitPhases
 from tvmcomp.model import Model
 
@@ -68,9 +73,13 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     FoldBatchNorm,
     SplitPhases,
     Dense,
+    SplitDense,
+    Attention,
     # Layout, and what it leaves behind.
     ToNHWC,
     QuantizedParams,
+    Simplify,
+    Moves,
     Simplify,
     # Codes in place of floats wherever that changes no value.
     QuantizeMoves,

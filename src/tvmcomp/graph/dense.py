@@ -15,28 +15,44 @@ class Dense(Rewriter):
     """
     linear(x, w), matmul(x, w)                       ->  matmul(x, w)                w: [K, N]
     reshape(matmul(reshape(x, [M, K]), w), [..., N]) ->  matmul(x, w)                x: [..., K]
-    add(matmul(x, w), b)    b: [1, N] or [..., 1, N] ->  add(matmul(x, w), b)        b: [N]
+    matmul(x, w)            w: [..., K, N], repeated ->  matmul(x, w)                w: [K, N]
+    add(matmul(x, w), b)    b: [..., N], repeated    ->  add(matmul(x, w), b)        b: [N]
     reshape(matmul(x, w), [..., N])                  ->  matmul(reshape(x, [..., K]), w)
     reshape(add(matmul(x))) likewise
     """
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
         op = op_name(call)
+        if op == "matmul":
+            return self._flat_weight(call)
         if op == "add":
             return self._flat_bias(call)
         if op == "reshape":
             return self._unfolded(call)
         return None
 
+    def _flat_weight(self, call: relax.Call) -> Expr | None:
+        x, weight = call.args
+        array = self.value(weight)
+        if array is None or array.ndim < 3 or not isinstance(weight, relax.Var):
+            return None
+        matrix = array.reshape(-1, *array.shape[-2:])
+        if not (matrix == matrix[:1]).all() or len(shape_of(x)) < array.ndim:
+            return None
+        return relax.op.matmul(x, self.param(str(weight.name), matrix[0]))
+
     def _flat_bias(self, call: relax.Call) -> Expr | None:
         x, bias = call.args
         array = self.value(bias)
         product = self.definition(x, "matmul")
-        if product is None or array is None or array.ndim == 1 or not isinstance(bias, relax.Var):
+        if product is None or array is None or array.ndim <= 1 or not isinstance(bias, relax.Var):
             return None
-        if array.size != array.shape[-1] or shape_of(x)[-1] != array.size:
+        rows = array.reshape(-1, array.shape[-1])
+        if shape_of(x)[-1] != rows.shape[1] or shape_of(call) != shape_of(x):
             return None
-        return relax.op.add(x, self.param(str(bias.name), array.reshape(-1)))
+        if not (rows == rows[:1]).all():
+            return None
+        return relax.op.add(x, self.param(str(bias.name), rows[0]))
 
     def _unfolded(self, call: relax.Call) -> Expr | None:
         x = call.args[0]

@@ -12,9 +12,9 @@ from tvmcomp.graph.layers import Copy, Dequantize, Layer, Quantize, TensorSpec
 from tvmcomp.kernels.halo import write_halo
 from tvmcomp.kernels.kernel import Kernel
 from tvmcomp.kernels.layout import Layout
+from tvmcomp.kernels.permute import merged_axes, permute
 from tvmcomp.kernels.rows import (
     as_bytes,
-    dims,
     each_vector,
     halo_code,
     kernel_key,
@@ -26,7 +26,6 @@ from tvmcomp.kernels.vector import (
     Operand,
     build_func,
     cast,
-    each,
     each_row,
     each_segment,
     i64,
@@ -35,6 +34,8 @@ from tvmcomp.kernels.vector import (
 )
 
 __all__ = ["build_copy", "build_dequantize", "build_quantize"]
+
+_TO_NHWC = (0, 2, 3, 1)
 
 Tensors = Mapping[str, TensorSpec]
 Layouts = Mapping[str, Layout]
@@ -92,16 +93,10 @@ def _convert(
 ) -> Kernel | None:
     source, spec = tensors[layer.inputs[0]], tensors[layer.output]
     x, y = layouts[layer.inputs[0]], layouts[layer.output]
-    if layer_perm is None:
-        perm = None
-        fits = same_dims(x, y)
-    else:
-        lead = 4 - len(layer_perm)
-        if lead < 0:
-            return None
-        perm = (*range(lead), *(axis + lead for axis in layer_perm))
-        fits = tuple(dims(x)[axis] for axis in perm) == dims(y)
-    if not fits:
+    perm = layer_perm
+    if perm is None and not same_dims(x, y):
+        return None
+    if perm is not None and tuple(source.shape[axis] for axis in perm) != spec.shape:
         return None
 
     def body(data: Operand, out: Operand) -> None:
@@ -111,12 +106,15 @@ def _convert(
                 _copy_bytes(data, out, x, y, isa)
             else:
                 _straight(data, out, (x, y), (source.dtype, spec.dtype), isa, value)
-        elif perm == (0, 2, 3, 1) and y.itemsize == 1 and y.channels <= 4 and y.pitch <= 8:
+        elif perm == _TO_NHWC and y.itemsize == 1 and y.channels <= 4 and y.pitch <= 8:
             _interleave(data, out, (x, y), (source.dtype, spec.dtype), isa, value)
         else:
-            _gather(data, out, (x, y), (source.dtype, spec.dtype), perm, isa, value)
+            axes = merged_axes(source.shape, x, y, perm)
+            starts = x.offset(0, 0, 0), y.offset(0, 0, 0)
+            permute(data, out, axes, starts, (source.dtype, spec.dtype), isa, value)
 
-    key = kernel_key(name, isa, x, y, source.dtype, spec.dtype, perm, halo_code(spec), baked)
+    shape = source.shape if perm is not None else ()
+    key = kernel_key(name, isa, x, y, shape, source.dtype, spec.dtype, perm, halo_code(spec), baked)
     return Kernel(key, build_func(name, ("x", "y"), body), "convert", isa.name)
 
 
@@ -177,46 +175,5 @@ def _interleave(
             out.store(to, packed, dtypes[1], lanes * pitch)
 
         each_segment(y.width, isa.lanes, y.width, pixels)
-
-    each_row(y, row)
-
-
-def _gather(
-    data: Operand,
-    out: Operand,
-    layouts: tuple[Layout, Layout],
-    dtypes: tuple[str, str],
-    perm: tuple[int, ...],
-    isa: Isa,
-    value: Callable[[Expr, int], Expr],
-) -> None:
-    """Any axis order: vectors along y's channels, read from x at a stride, lane by lane."""
-    x, y = layouts
-    strides = (x.image, x.row, x.pixel, x.itemsize)
-    steps = [i64(strides[axis]) for axis in perm]
-    origin = x.offset(0, 0, 0)
-
-    def row(n: Expr, h: Expr) -> None:
-        start = T.bind(n * steps[0] + h * steps[1] + i64(origin))
-        base = T.bind(y.offset(n, h, i64(0)))
-
-        def pixel(w: Expr) -> None:
-            at = T.bind(start + w * steps[2])
-            to = T.bind(base + w * i64(y.pixel))
-
-            def vector(c: Expr, lanes: int) -> None:
-                first = T.bind(at + c * steps[3])
-                loads = [
-                    T.bind(data.load(first + i64(lane) * steps[3], dtypes[0], 1))
-                    for lane in range(lanes)
-                ]
-                order = [tirx.IntImm("int32", i) for i in range(lanes)]
-                loaded = loads[0] if lanes == 1 else T.bind(tirx.Shuffle(loads, order))
-                out.store(to + c * i64(y.itemsize), value(loaded, lanes), dtypes[1], lanes)
-
-            # Lanes past the channels would read past x, so tails are exact.
-            each_segment(y.channels, isa.lanes, y.channels, vector)
-
-        each(y.width, pixel)
 
     each_row(y, row)

@@ -89,12 +89,7 @@ def match_quantize(flow: Flow, node: Node) -> Claim | None:
     source, perm = flow.resolve(node.args[0]), None
     absorbed: tuple[str, ...] = ()
     inner = flow.node(source)
-    if (
-        inner is not None
-        and inner.op == "relax.permute_dims"
-        and len(inner.shape) <= 4
-        and flow.only_user(inner) is not None
-    ):
+    if inner is not None and inner.op == "relax.permute_dims" and flow.only_user(inner) is not None:
         perm, source, absorbed = _axes(inner), flow.resolve(inner.args[0]), (inner.name,)
     layer = Quantize(name=node.name, inputs=(source.name,), output=node.name, perm=perm)
     return Claim(node.name, (layer,), (TensorSpec(node.name, node.shape, node.dtype, y),), absorbed)
@@ -212,8 +207,6 @@ def same_scale_layer(flow: Flow, root: Node, source: str, output: str) -> Layer 
     if root.op == "relax.strided_slice":
         return slice_layer(flow, root, source, output)
     if root.op == "relax.permute_dims":
-        if len(root.shape) != 4:
-            return None
         return Copy(name=root.name, inputs=(source,), output=output, perm=_axes(root))
     if root.op == "relax.image.resize2d":
         return resize_layer(flow, root, source, output)

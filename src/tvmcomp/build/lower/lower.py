@@ -19,6 +19,7 @@ from tvmcomp.build.lower.conv import match_conv
 from tvmcomp.build.lower.dynamic import match_dynamic_quantize
 from tvmcomp.build.lower.float import match_float
 from tvmcomp.build.lower.flow import Flow, Node, names_in
+from tvmcomp.build.lower.fold_permutes import fold_permutes
 from tvmcomp.build.lower.integer import match_dequantize, match_integer, match_quantize
 from tvmcomp.build.lower.legalize import LEGALIZE
 from tvmcomp.build.lower.matmul import match_matmul
@@ -41,7 +42,7 @@ def lower(model: Model) -> LayerGraph:
     flow = Flow(model.module, model.params)
     claims = _claims(flow)
     module = _with_externs(flow, claims)
-    return _read_back(module, flow, claims)
+    return fold_permutes(_read_back(module, flow, claims))
 
 
 def _claims(flow: Flow) -> dict[str, Claim]:

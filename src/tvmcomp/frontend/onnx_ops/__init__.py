@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tvmcomp.frontend.onnx_ops.attention import ATTENTION
 from tvmcomp.frontend.onnx_ops.elementwise import ELEMENTWISE
 from tvmcomp.frontend.onnx_ops.index import INDEX
 from tvmcomp.frontend.onnx_ops.node import Converter, OnnxNode
@@ -18,6 +19,7 @@ from tvmcomp.frontend.onnx_ops.window import WINDOW
 __all__ = ["CONVERTERS", "DEFINED", "OnnxNode"]
 
 CONVERTERS: dict[str, Converter] = {
+    **ATTENTION,
     **ELEMENTWISE,
     **INDEX,
     **QUANTIZATION,
@@ -34,7 +36,6 @@ CONVERTERS: dict[str, Converter] = {
 # Converted by TVM's importer for some of their forms only, or wrongly; the standard's definition serves better.
 DEFINED: frozenset[str] = frozenset(
     {
-        "Attention",
         "CastLike",
         "MeanVarianceNormalization",
     }

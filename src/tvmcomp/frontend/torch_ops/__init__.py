@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from tvm.ir import Expr
 
+from tvmcomp.frontend.torch_ops.attention import ATTENTION
 from tvmcomp.frontend.torch_ops.image import IMAGE
 from tvmcomp.frontend.torch_ops.index import INDEX
 from tvmcomp.frontend.torch_ops.qdq import QDQ
@@ -29,11 +30,18 @@ _WHOLE = (
     aten.replication_pad2d.default,
     aten.rnn_relu.input,
     aten.rnn_tanh.input,
+    aten.scaled_dot_product_attention.default,
     aten.upsample_bicubic2d.vec,
     aten._upsample_nearest_exact2d.vec,
 )
 
-CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {**IMAGE, **INDEX, **QDQ, **RECURRENT}
+CONVERTERS: dict[str, Callable[[fx.Node, Any], Expr]] = {
+    **ATTENTION,
+    **IMAGE,
+    **INDEX,
+    **QDQ,
+    **RECURRENT,
+}
 
 
 def decompositions() -> Any:
