@@ -133,9 +133,9 @@ def test_int_conv_equals_torch_in_float64(groups, dtype):
     weight = codes(rng, (outputs, 3, 2, channels // groups), "int8")
     pads, strides, dilation, zero = (1, 0, 2, 1), (2, 1), (1, 2), 3
     tensors = {"x": spec("x", x.shape, dtype, zero=zero), "y": spec("y", (), dtype)}
-    padded = np.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=zero)
+    padded = np.pad(x.astype(float) - zero, ((0, 0), (1, 2), (0, 1), (0, 0)))
     acc = torch.nn.functional.conv2d(
-        torch.from_numpy(padded.transpose(0, 3, 1, 2).astype(np.float64)),
+        torch.from_numpy(padded.transpose(0, 3, 1, 2)),
         torch.from_numpy(weight.transpose(0, 3, 1, 2).astype(np.float64)),
         stride=strides, dilation=dilation, groups=groups,
     ).numpy().transpose(0, 2, 3, 1)  # fmt: skip
@@ -159,8 +159,8 @@ def test_int_conv_residual_and_table():
         residual_scale=2.0, table=table,
     )  # fmt: skip
     tensors = {name: spec(name, (1, 1, 1, size)) for name, size in (("x", 2), ("r", 1), ("y", 1))}
-    # 1*3 - 2 = 1 -> 0.5 + 1 = 1.5; + 2*7 = 15.5 -> 16 + 3 -> table 236
-    assert compute(layer, tensors, [x, np.array([[[[7]]]], np.uint8)]).item() == 236
+    # (1 - 3)*3 - (2 - 3) = -5 -> -2.5 + 1 = -1.5; + 2*7 = 12.5 -> 12 + 3 -> table 240
+    assert compute(layer, tensors, [x, np.array([[[[7]]]], np.uint8)]).item() == 240
 
 
 def test_rounding_does_not_see_the_zero_point():
@@ -189,7 +189,7 @@ def test_int32_sums_wrap():
         high=127,
     )  # fmt: skip
     tensors = {"x": spec("x", x.shape), "y": spec("y", (1, 1, 1, 1), "int8")}
-    assert compute(layer, tensors, [x]).item() == np.rint((255 * 127 * 70000 - 2**32) / 2**24) + 3
+    assert compute(layer, tensors, [x]).item() == np.rint((252 * 127 * 70000 - 2**32) / 2**24) + 3
 
 
 def test_dense_layer_of_rank_two():
@@ -370,7 +370,7 @@ def test_simulation_is_within_one_step():
     _within_one_step(resize, tensors, [a])
 
 
-def test_zero_border_instead_of_zero_point_would_show():
+def test_the_border_is_real_zero():
     x = np.full((1, 2, 2, 1), 50, np.uint8)
     layer = IntConv(
         name="c", inputs=("x",), output="y", weight=np.ones((1, 3, 3, 1), np.int8),
@@ -378,4 +378,4 @@ def test_zero_border_instead_of_zero_point_would_show():
         high=255,
     )  # fmt: skip
     tensors = {"x": spec("x", x.shape, zero=9), "y": spec("y", x.shape)}
-    assert (compute(layer, tensors, [x]) == 4 * 50 + 5 * 9 + 3).all()
+    assert (compute(layer, tensors, [x]) == 4 * (50 - 9) + 3).all()

@@ -130,7 +130,7 @@ def test_rounding_does_not_see_the_zero_point(row):
     args = case(1, low=0, high=255, multiplier=above, bias=0 * above)
     args[0].weight[...] = 0
     args[0].weight[:, 1, 1] = 1
-    x = np.random.default_rng(0).integers(0, 2, (2, 5, 7, 32)).astype(np.uint8)
+    x = np.random.default_rng(0).integers(37, 39, (2, 5, 7, 32)).astype(np.uint8)
     got = check(build_depthwise, row, *args, arrays=[x])
     assert set(np.unique(got)) == {200, 201}
 
@@ -145,9 +145,9 @@ def test_the_multiply_is_fused(row):
     layer.weight[:, 1, 1] = 1
     x = np.broadcast_to(rng.integers(0, 256, (2, 5, 7, 1)), (2, 5, 7, 32)).astype(np.uint8)
     layer.multiplier[...] = rng.uniform(0.2, 0.9, 32).astype(np.float32)
-    target = x[0, 2, 3, 0] * layer.multiplier.astype(np.float64)
+    target = (x[0, 2, 3, 0] - 37.0) * layer.multiplier.astype(np.float64)
     layer.bias[...] = rng.integers(-190, 40, 32) + 0.5 - target
-    apart = np.rint(x.astype(np.float32) * layer.multiplier + layer.bias)
+    apart = np.rint((x - np.float32(37)) * layer.multiplier + layer.bias)
     apart = (apart + args[1]["y"].qparams.zero_point).clip(0, 255)
     got = check(build_depthwise, row, *args, arrays=[x])
     assert not np.array_equal(got, apart), "the data must tell the two apart"

@@ -60,7 +60,7 @@ def test_order_of_weights() -> None:
 def test_scales_lie_by_vector(name: str) -> None:
     problem, spec = build(CASES[name])
     layer, at, count = problem.layer, places(spec), parts(spec)
-    blob = pack(layer, spec)
+    blob = pack(layer, spec, -7)
     groups, per_group = layer.groups, spec.geometry.outputs
     rows = groups * spec.vectors
     scales = blob[at.scales : at.scales + rows * count * 64].view(np.float32)
@@ -72,7 +72,7 @@ def test_scales_lie_by_vector(name: str) -> None:
         assert scales[group, vector, 1, lane] == layer.bias[channel]
         if count == 3:
             start = scales[group, vector, 2].view(np.int32)[lane]
-            assert start == -128 * layer.weight[channel].astype(int).sum()
+            assert start == -7 * layer.weight[channel].astype(int).sum()
 
 
 def test_scalars_and_table() -> None:

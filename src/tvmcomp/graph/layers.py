@@ -86,7 +86,7 @@ class Conv(Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IntConv(Conv):
-    """acc = sum(x_code * w_code) in int32 over the codes of x as they are (border = zero point), then
+    """acc = sum((x_code - zero_point_x) * w_code) in int32 (border = zero point), then
 
         v = fma(float32(acc), multiplier[o], bias[o])            float32, one rounding
         v = fma(float32(residual_code), residual_scale, v)       only with a residual
@@ -94,8 +94,8 @@ class IntConv(Conv):
         y = table[y - dtype.min]                                 only with a table
 
     A float32 y is not rounded: y = clip(v, low, high), where a float32 residual is added as it is.
-    multiplier = sx*sw[o]/sy (sy = 1 for a float32 y); bias absorbs the layer's bias, x's zero point and the
-    residual's. w_code is the weight's code less its zero point: int8, or int16 within [-255, 255] where that
+    multiplier = sx*sw[o]/sy (sy = 1 for a float32 y); bias absorbs the layer's bias and the residual's
+    zero point. w_code is the weight's code less its zero point: int8, or int16 within [-255, 255] where that
     leaves int8.
     """
 

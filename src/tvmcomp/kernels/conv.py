@@ -12,7 +12,7 @@ from tvmcomp.kernels.dot import emit
 from tvmcomp.kernels.geometry import geometry_of
 from tvmcomp.kernels.kernel import Kernel
 from tvmcomp.kernels.layout import Layout
-from tvmcomp.kernels.mac import mac_for
+from tvmcomp.kernels.mac import Mac, mac_for
 from tvmcomp.kernels.pack import pack
 from tvmcomp.kernels.plan import Plan, choose_plan
 from tvmcomp.kernels.rows import halo_code
@@ -44,7 +44,7 @@ def build_conv(
         func=emit(spec, isa),
         emitter="dot",
         isa=isa.name,
-        constants=pack(layer, spec),
+        constants=pack(layer, spec, first_sum(tensors[layer.inputs[0]], spec.mac)),
         plan=spec.plan,
     )
 
@@ -79,7 +79,13 @@ def build_spec(
         lanes=isa.lanes,
         y=layouts[y.name],
         zero=halo_code(y),
+        start=isinstance(layer, IntConv) and first_sum(x, mac) != 0,
     )
+
+
+def first_sum(x: TensorSpec, mac: Mac) -> int:
+    """What a channel's sum starts at, for a sum of its weights of 1; undoes zero point and shift of x."""
+    return -(mac.shift + halo_code(x))
 
 
 def _epilogue(
@@ -89,7 +95,7 @@ def _epilogue(
     residual: TensorSpec | None,
 ) -> Epilogue:
     # Half of int32's range, for rounding may lift a value above its bound; a NaN is wide, too.
-    wide = isinstance(layer, IntConv) and not _bound(layer, x) < 2**30
+    wide = isinstance(layer, IntConv) and not _bound(layer) < 2**30
     info = np.finfo("float32") if y.dtype == "float32" else np.iinfo(y.dtype)
     bounds = {
         "low": float(layer.low) if layer.low > info.min else None,
@@ -105,9 +111,8 @@ def _epilogue(
     )
 
 
-def _bound(layer: IntConv, x: TensorSpec) -> float:
+def _bound(layer: IntConv) -> float:
     """An upper bound of |value| before rounding."""
-    code = 255 if x.dtype == "uint8" else 128
     weights = np.abs(layer.weight.reshape(layer.weight.shape[0], -1).astype(np.int64)).sum(axis=1)
-    value = np.abs(layer.multiplier.astype(np.float64)) * weights * code
+    value = np.abs(layer.multiplier.astype(np.float64)) * weights * 255
     return float((value + np.abs(layer.bias)).max() + abs(layer.residual_scale) * 255)

@@ -13,7 +13,7 @@ from tvm.ir import Expr
 from tvm.tirx.script.builder import ir as T
 
 from tvmcomp.graph.layers import Conv, FloatConv, IntConv, Layer, TensorSpec
-from tvmcomp.kernels.depthwise_vnni import VnniPlan, emit_vnni, pack_vnni, plan_vnni
+from tvmcomp.kernels.depthwise_vnni import VnniPlan, emit_vnni, first_sums, pack_vnni, plan_vnni
 from tvmcomp.kernels.halo import write_halo
 from tvmcomp.kernels.kernel import Kernel
 from tvmcomp.kernels.layout import Layout
@@ -72,7 +72,7 @@ def build_depthwise(
             "depthwise", names, lambda *data: emit_vnni(layer, (x, y), dtypes[-1], zero, plan, data)
         )
         key = kernel_key("depthwise_vnni", isa, operands, dtypes, geometry, clip, zero, plan)
-        blob = pack_vnni(layer, x, plan)
+        blob = pack_vnni(layer, x, halo_code(specs[0]), plan)
         return Kernel(key, func, "depthwise", isa.name, constants=blob, plan=plan)
     func = build_func(
         "depthwise", names, lambda *data: _emit_plain(layer, operands, dtypes, zero, isa, data)
@@ -80,7 +80,7 @@ def build_depthwise(
     scale = _residual_scale(layer)
     stored = str(layer.weight.dtype)
     key = kernel_key("depthwise_plain", isa, operands, dtypes, stored, geometry, clip, zero, scale)
-    return Kernel(key, func, "depthwise", isa.name, constants=_pack_plain(layer, y))
+    return Kernel(key, func, "depthwise", isa.name, constants=_pack_plain(layer, specs[0], y))
 
 
 def _halo_covers(layer: Conv, x: Layout, y: Layout) -> bool:
@@ -98,14 +98,16 @@ def _pitch(channels: int) -> int:
     return -(-channels // 64) * 64
 
 
-def _pack_plain(layer: IntConv | FloatConv, y: Layout) -> np.ndarray:
-    """Weights [tap][channel], then the multiplier (integer only) and the bias, channels padded."""
+def _pack_plain(layer: IntConv | FloatConv, x: TensorSpec, y: Layout) -> np.ndarray:
+    """Weights [tap][channel], then the multiplier, the bias and the first sum, channels padded; floats: the bias."""
     padding = (0, _pitch(y.channels) - y.channels)
     taps = layer.weight.reshape(y.channels, -1).T
     parts = [np.pad(taps, ((0, 0), padding))]
     if isinstance(layer, IntConv):
         parts.append(np.pad(layer.multiplier.astype(np.float32), padding))
     parts.append(np.pad(layer.bias.astype(np.float32), padding))
+    if isinstance(layer, IntConv):
+        parts.append(np.pad(first_sums(layer, halo_code(x)), padding))
     return pack_constants(*parts)
 
 
@@ -159,16 +161,14 @@ def _emit_plain(
             weights = [weight(tap, start, lanes) for tap in range(len(taps))]
             factors = [
                 T.bind(
-                    constants.load(
-                        i64(scales + part * pitch * 4) + start * i64(4), "float32", lanes
-                    )
+                    constants.load(i64(scales + part * pitch * 4) + start * i64(4), dtype, lanes)
                 )
-                for part in range(1 if real else 2)
+                for part, dtype in enumerate(("float32", "float32", "int32")[: 1 if real else 3])
             ]
 
             def pixel(w: Expr) -> None:
                 left = T.bind(w * i64(layer.strides[1]) - i64(layer.pads[1]))
-                total = factors[-1] if real else splat(0, lanes, "int32")
+                total = factors[-1]
                 for (i, j), factor in zip(taps, weights, strict=True):
                     at = x.offset(
                         n, top + i64(i * layer.dilation[0]), left + i64(j * layer.dilation[1])
@@ -179,7 +179,7 @@ def _emit_plain(
                     else:
                         total = T.bind(total + value * factor)
                 if not real:
-                    multiplier, bias = factors
+                    multiplier, bias, _ = factors
                     total = T.bind(fma(cast("float32", total, lanes), multiplier, bias, lanes))
                 if len(layouts) == 3:
                     at = layouts[1].offset(n, h, w) + start * i64(layouts[1].itemsize)

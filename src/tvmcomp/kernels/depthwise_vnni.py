@@ -33,7 +33,7 @@ from tvmcomp.kernels.vector import (
     splat,
 )
 
-__all__ = ["VnniPlan", "emit_vnni", "pack_vnni", "plan_vnni"]
+__all__ = ["VnniPlan", "emit_vnni", "first_sums", "pack_vnni", "plan_vnni"]
 
 _SCRATCH = 16 * 1024  # bytes of interleaved columns that stay in L1
 
@@ -116,15 +116,22 @@ def plan_vnni(layer: IntConv, x: Layout, y: Layout) -> VnniPlan:
     return VnniPlan(rows, pixels, tile, packed, bounded=bool(bound < 2**30))
 
 
-def pack_vnni(layer: IntConv, x: Layout, plan: VnniPlan) -> np.ndarray:
+def first_sums(layer: IntConv, zero_point: int) -> np.ndarray:
+    """int32 [O]: what sums start at, to undo x's zero point."""
+    sums = layer.weight.reshape(len(layer.weight), -1).sum(axis=1, dtype=np.int64)
+    return (-zero_point * sums).astype(np.int32)
+
+
+def pack_vnni(layer: IntConv, x: Layout, zero_point: int, plan: VnniPlan) -> np.ndarray:
     """64 zero bytes, then per block: weights [kernel column][row][group][4 vectors][16][4 rows],
-    multipliers [4 vectors][16], biases alike."""
+    multipliers [4 vectors][16], biases and first sums alike."""
     outputs, kernel_h, kernel_w, _ = layer.weight.shape
     rows = _rows(layer, plan.rows)
     weight = np.zeros((outputs + 64, kernel_h, kernel_w), np.int8)
     weight[:outputs] = layer.weight[..., 0]
-    factors = np.zeros((2, outputs + 64), np.float32)
+    factors = np.zeros((3, outputs + 64), np.float32)
     factors[0, :outputs], factors[1, :outputs] = layer.multiplier, layer.bias
+    factors[2, :outputs] = first_sums(layer, zero_point).view(np.float32)
     parts = [np.zeros(64, np.uint8)]
     for start in _starts(outputs) if plan.packed == 1 else [0]:
         channels = start + _lane_channels() % (64 if plan.packed == 1 else x.pitch)
@@ -136,7 +143,7 @@ def pack_vnni(layer: IntConv, x: Layout, plan: VnniPlan) -> np.ndarray:
                     if row // 4 == group:
                         vector[..., row % 4] = weight[channels, i, j]
                 parts.append(vector.reshape(-1).view(np.uint8))
-        parts += [factors[part][channels].reshape(-1).view(np.uint8) for part in (0, 1)]
+        parts += [factors[part][channels].reshape(-1).view(np.uint8) for part in range(3)]
     return np.concatenate(parts)
 
 
@@ -173,7 +180,7 @@ class _Emitter:
         self.kernel_w = layer.weight.shape[2]
         reach = (self.kernel_w - 1) * layer.dilation[1]
         self.columns = (plan.tile - 1) * layer.strides[1] + reach + 1
-        # Bytes of a block's weights; its multipliers and biases follow.
+        # Bytes of a block's weights; its multipliers, biases and first sums follow.
         self.weights = self.kernel_w * sum(map(len, self.rows.needs)) * 256
 
     def row_block(self, n: Expr, h: Expr) -> None:
@@ -192,7 +199,7 @@ class _Emitter:
             if len(starts) > 1 and y.channels % 64:
                 channel = tirx.Min(channel, i64(starts[-1]))
             channel = T.bind(channel)
-            constants = T.bind(index * i64(self.weights + 512) + i64(64))
+            constants = T.bind(index * i64(self.weights + 768) + i64(64))
             lines = [
                 T.bind(self.x.offset(n, top + i64(row), i64(-layer.pads[1])) + channel)
                 for row in self.rows.offsets
@@ -257,7 +264,8 @@ class _Emitter:
         }
         column = T.bind(w * i64(layer.strides[1]))
         for vector in range(4):
-            sums = dict.fromkeys(totals, splat(0, 16, "int32"))
+            first = constants + i64(self.weights + 512 + vector * 64)
+            sums = dict.fromkeys(totals, T.bind(self.constants.load(first, "int32", 16)))
             loaded: dict[tuple[int, int], Expr] = {}
             at = constants + i64(vector * 64)
             for j, (r, groups) in product(range(self.kernel_w), enumerate(self.rows.needs)):

@@ -207,12 +207,12 @@ class _Emitter:
         )
 
     def _first(self, column: _Column, h: int) -> Expr:
-        """What an accumulator starts at: a float's bias, what undoes a shift of x, or zero.
+        """What an accumulator starts at: a float's bias, what undoes zero point and shift of x, or zero.
 
         Where the zero point comes at run time the epilogue undoes the shift with it.
         """
         lanes = self.spec.lanes
-        if self.spec.mac.acc == "int32" and (self.spec.epilogue.dynamic or not self.spec.mac.shift):
+        if self.spec.mac.acc == "int32" and not self.spec.start:
             return splat(0, lanes, "int32")
         part = 0 if self.spec.mac.acc == "float32" else 2
         offset = (h * parts(self.spec) + part) * lanes * 4

@@ -3,8 +3,8 @@
     [scalars | table | per vector of outputs: multiplier, bias, start | weights]
 
 weights: [group][block of outputs][tap][step][vector][lane][unit], zero where a lane or unit has no channel.
-Multiplier, bias and start (the accumulator's first value, if x is read shifted) are one vector each; floats
-have only the bias, and a layer whose input has its scale at run time the weights' scale, bias and sum.
+Multiplier, bias and start (the accumulator's first value, if x has a zero point or is read shifted) are one vector
+each; floats have only the bias, and a layer whose input has its scale at run time the weights' scale, bias and sum.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def parts(spec: Spec) -> int:
         return 1
     if spec.epilogue.dynamic:
         return 3
-    return 3 if spec.mac.shift else 2
+    return 3 if spec.start else 2
 
 
-def pack(layer: IntConv | DynamicConv | FloatConv, spec: Spec) -> NDArray[np.uint8]:
-    """The blob."""
+def pack(layer: IntConv | DynamicConv | FloatConv, spec: Spec, first: int = 0) -> NDArray[np.uint8]:
+    """The blob; integer sums start at `first` times the sum of the weights."""
     at = places(spec)
     blob = np.zeros(at.weights + spec.geometry.groups * at.group, np.uint8)
     weights = pack_weights(layer.weight, spec)
@@ -69,8 +69,7 @@ def pack(layer: IntConv | DynamicConv | FloatConv, spec: Spec) -> NDArray[np.uin
         total = _weight_sums(layer).astype(np.int32).view(np.float32)
         rows = [layer.weight_scale, layer.bias, total]
     else:
-        sums = _weight_sums(layer)
-        start = (-spec.mac.shift * sums).astype(np.int32).view(np.float32)
+        start = (first * _weight_sums(layer)).astype(np.int32).view(np.float32)
         rows = [layer.multiplier, layer.bias, start][: parts(spec)]
         blob[:4] = np.array([layer.residual_scale], np.float32).view(np.uint8)
         if layer.table is not None:

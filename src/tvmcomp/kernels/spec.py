@@ -45,6 +45,7 @@ class Spec:
     lanes: output channels in one vector.
     y:     its layout, for its halo.
     zero:  y's zero point, added to what is rounded and written into the halo.
+    start: whether integer sums start at what undoes x's zero point and the shift it is read with.
     """
 
     geometry: Geometry
@@ -55,6 +56,7 @@ class Spec:
     lanes: int
     y: Layout
     zero: int
+    start: bool = False
 
     @property
     def units(self) -> int:

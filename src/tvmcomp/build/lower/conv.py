@@ -178,7 +178,7 @@ def _integer(
     geometry = _geometry(node, codes)
     step = _REAL if y is None else y
     residual_scale = 0.0 if residual is None else residual[1].scale / step.scale
-    multiplier, bias = _requantization(geometry["weight"], scales, chain.bias, x, step, residual)  # type: ignore[arg-type]
+    multiplier, bias = _requantization(scales, chain.bias, x, step, residual)
     low, high = chain.low, chain.high
     if y is not None:
         low, high = bounds(low, high, y, chain.end.dtype)
@@ -200,7 +200,6 @@ def _integer(
 
 
 def _requantization(
-    weight: np.ndarray,
     scales: np.ndarray,
     bias: np.ndarray,
     x: QParams,
@@ -210,10 +209,7 @@ def _requantization(
     """multiplier and bias of IntConv's docstring, computed in float64 and rounded once."""
     with np.errstate(over="ignore"):
         multiplier = (scales.astype(np.float64) * x.scale / y.scale).astype(np.float32)
-    weight_sum = weight.astype(np.int64).sum(axis=(1, 2, 3))
     total = bias.astype(np.float64) / y.scale
-    # The kernel multiplies with the rounded multiplier, so the zero point's share must use the same one.
-    total -= multiplier.astype(np.float64) * x.zero_point * weight_sum
     if residual is not None:
         total -= np.float64(np.float32(residual[1].scale / y.scale)) * residual[1].zero_point
     with np.errstate(over="ignore"):

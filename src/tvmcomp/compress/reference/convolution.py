@@ -64,7 +64,9 @@ def int_conv(
     y: TensorSpec,
 ) -> NDArray[np.generic]:
     """IntConv as its docstring defines it, `zero_point` being x's; int32 sums wrap, as the hardware's do."""
-    total = accumulate(x, layer, zero_point).astype(np.int64).astype(np.int32)
+    sums = layer.weight.reshape(len(layer.weight), -1).sum(axis=1, dtype=np.int64)
+    total = accumulate(x, layer, zero_point).astype(np.int64) - zero_point * sums
+    total = total.astype(np.int32)
     value = fma_f32(total, layer.multiplier, layer.bias)
     if residual is not None and residual.dtype == np.float32:
         value = np.add(value, residual, dtype=np.float32)

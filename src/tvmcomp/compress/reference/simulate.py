@@ -80,7 +80,7 @@ def _conv(
     layer: IntConv, xs: Sequence[TensorSpec], y: TensorSpec, inputs: Sequence[Array]
 ) -> Array:
     x = inputs[0].reshape((1,) * (4 - inputs[0].ndim) + inputs[0].shape)
-    total = accumulate(x, layer, qparams_of(xs[0]).zero_point)
+    total = accumulate(x.astype(np.int32) - qparams_of(xs[0]).zero_point, layer, 0.0)
     value = total * layer.multiplier.astype(np.float64) + layer.bias
     if len(inputs) > 1:
         value = value + inputs[1].astype(np.float64) * float(np.float32(layer.residual_scale))
