@@ -34,7 +34,7 @@ from tvmcomp.graph.layers import (
     Slice,
     Table,
 )
-from tvmcomp.kernels import matmul_emit, vector
+from tvmcomp.kernels import matmul_emit, permute, vector
 from tvmcomp.kernels.binary import build_add, build_affine, build_mul
 from tvmcomp.kernels.box import build_box_concat, build_pad, build_slice
 from tvmcomp.kernels.concat import build_concat
@@ -175,7 +175,7 @@ def run_case(name: str, row: tuple[Isa, str]) -> None:
 
 
 def main() -> None:
-    vector._PARALLEL_BYTES = matmul_emit._PARALLEL_PRODUCTS = 0
+    vector._PARALLEL_BYTES = permute._PARALLEL_BYTES = matmul_emit._PARALLEL_PRODUCTS = 0
     threads = tvm.get_global_func("runtime.NumThreads")()
     widest = Isa("avx512-vnni", 16, vnni=True, vbmi=True, fma=True)
     rows = {"generic": (GENERIC, "x86-64-v2"), "vnni": (widest, "icelake-server")}
