@@ -11,13 +11,13 @@ __all__ = ["ALLOWED", "Outcome", "Result", "names_a_fix", "names_a_place"]
 
 
 class Outcome(Enum):
-    """The first four are allowed."""
+    """What became of one mutant; `ALLOWED` names those that are no fault."""
 
-    EQUAL = "compiled, and equal to ONNX Runtime (or ONNX's own evaluator where that refuses it)"
+    EQUAL = "compiled, and equal to ONNX Runtime (else ONNX's evaluator, else the model in a newer opset)"
     REFUSED = "refused with one line, exit code 3"
     LIMIT = "refused by a limit of ours: size, count, values that are not finite"
-    OUT_OF_MEMORY = "the child's memory limit was reached and said so in one line, exit code 5"
 
+    OUT_OF_MEMORY = "the child's memory limit was reached and said so in one line, exit code 5"
     WRONG = "compiled, and differs from ONNX Runtime"
     UNJUDGED = "compiled, although nothing else gives it a meaning"
     BUG = "an error of ours, exit code 1"

@@ -8,7 +8,9 @@ import pytest
 from acceptance.mutants.outcome import ALLOWED, Outcome, names_a_fix, names_a_place
 from acceptance.mutants.run import CLASSES, try_mutants, write
 
-SLOW = ("very long or very wide graph", "endless range")
+# Every fifth class, of which most are refused, and two of which this seed's mutant compiles.
+SAMPLE = (*CLASSES[::5], "rank of a weight", "declared output")
+SEED = 100
 
 
 def test_what_is_allowed() -> None:
@@ -16,16 +18,26 @@ def test_what_is_allowed() -> None:
     assert len(CLASSES) == len(set(CLASSES)) >= 40
 
 
-def test_a_mutant_of_every_class_ends_as_allowed() -> None:
-    mutants = [(kind, 100) for kind in CLASSES if kind not in SLOW]
-    mutants += [(kind, 101) for kind in CLASSES[::3] if kind not in SLOW]
-    results = list(try_mutants(mutants))
+def test_mutants_end_as_allowed() -> None:
+    results = list(try_mutants([(kind, SEED) for kind in SAMPLE]))
     faults = [result for result in results if result.outcome not in ALLOWED]
     assert not faults
+    assert sum(result.outcome is Outcome.EQUAL for result in results) >= 2
     refused = [r for r in results if r.outcome in (Outcome.REFUSED, Outcome.LIMIT)]
     assert len(refused) > len(results) / 2
-    helpful = [r for r in refused if r.names_place and r.names_fix]
-    assert len(helpful) >= 0.95 * len(refused)
+    assert all(r.names_place and r.names_fix for r in refused)
+
+
+def test_an_old_opset_is_judged_by_what_it_converts_to() -> None:
+    (result,) = try_mutants([("opset or IR version", 21)])
+    assert result.outcome is Outcome.EQUAL, result.message
+
+
+def test_every_class_makes_mutants(tmp_path: Path) -> None:
+    for kind in CLASSES:
+        folder = tmp_path / kind.replace(" ", "_")
+        (folder / "home").mkdir(parents=True)
+        assert write(kind, SEED, folder / "home").exists()
 
 
 def test_mutants_repeat_and_differ(tmp_path: Path) -> None:

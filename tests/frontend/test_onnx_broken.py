@@ -67,6 +67,15 @@ def negative_weight() -> onnx.ModelProto:
     return proto
 
 
+def codes(scale: np.ndarray, zero: np.ndarray) -> onnx.ModelProto:
+    nodes = [
+        node("DequantizeLinear", ["w", "s", "z"], ["d"], name="weight", axis=0),
+        node("Add", ["x", "d"], ["y"]),
+    ]
+    weights = {"w": np.ones((4, 3), np.int8), "s": scale, "z": zero}
+    return make(nodes, {"x": (4, 3)}, weights=weights)
+
+
 BROKEN = {
     "unsupported operator": (
         make([node("Det", ["x"], ["y"], name="/head/Det")], {"x": (3, 3)}),
@@ -119,7 +128,7 @@ BROKEN = {
     "zero input": (conv_net((1, 3, 0, 8)), "every dimension must be positive"),
     "empty result": (
         make([node("Slice", ["x", "a", "a"], ["y"])], {"x": (4,)}, weights={"a": i64(2)}),
-        "every dimension must be positive",
+        "output y has shape .0., every dimension must be positive",
     ),
     "huge constant": (
         make(
@@ -132,6 +141,22 @@ BROKEN = {
     "overflowing shape": (
         make([node("Expand", ["x", "s"], ["y"])], {"x": (1,)}, weights={"s": i64(1 << 62, 4)}),
         "Expand node giving y makes 18446744073709551616 elements",
+    ),
+    "endless vector": (
+        make([node("Expand", ["x", "s"], ["y"])], {"x": (1,)}, weights={"s": i64(1 << 31)}),
+        "Expand node giving y makes 2147483648 elements, it may make at most 16777216",
+    ),
+    "endless vector beside a shape from data": (
+        make(
+            [
+                node("NonZero", ["z"], ["n"]),
+                node("Cast", ["n"], ["c"], to=TensorProto.FLOAT),
+                node("Add", ["x", "x"], ["y"]),
+            ],
+            {"x": (1 << 25,), "z": (2, 2)},
+            ["c", "y"],
+        ),
+        "Add node giving y reads x, a vector of 33554432 elements, .* at most 16777216",
     ),
     "reflection past the end": (
         make(
@@ -149,6 +174,14 @@ BROKEN = {
             weights={"s": np.array(np.nan, F32)},
         ),
         "QuantizeLinear node giving q has the scale nan in s, .* positive; correct it",
+    ),
+    "zero point of another shape": (
+        codes(np.full(4, 0.1, F32), np.array(0, np.int8)),
+        r"DequantizeLinear node weight has scale and zero point of shapes \[4\] and \[\] in s and z; store",
+    ),
+    "scale of two axes": (
+        codes(np.full((4, 1), 0.1, F32), np.zeros((4, 1), np.int8)),
+        r"DequantizeLinear node weight has .* shapes \[4, 1\] and \[4, 1\] in s and z; store",
     ),
     "line break in a name": (
         make([node("Det", ["x"], ["y"], name="a\nb")], {"x": (2, 3)}),
@@ -169,3 +202,16 @@ def test_broken_models(case, capsys):
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("scale", "zero"), [((), (1,)), ((1,), ()), ((4,), (4,)), ((1,), (1,))])
+def test_shapes_a_scale_and_its_zero_point_may_have(
+    scale: tuple[int, ...], zero: tuple[int, ...]
+) -> None:
+    model = from_onnx(codes(np.full(scale, 0.1, F32), np.zeros(zero, np.int8)))
+    assert model.signature.outputs["y"].shape == (4, 3)
+
+
+def test_a_long_vector_is_no_shape_where_all_shapes_are_known() -> None:
+    model = from_onnx(make([node("Add", ["x", "x"], ["y"])], {"x": (1 << 25,)}))
+    assert model.signature.outputs["y"].shape == (1 << 25,)

@@ -53,13 +53,17 @@ def assemble(
         old = variables[variable]
         env[old] = relax.Var(unique(name, taken), old.ty)
         arrays[env[old]] = array
+    last = main.body.body
+    given = list(last.fields) if isinstance(last, relax.Tuple) else [last]
+    called = {var: f"output {name}" for var, name in zip(given, outputs, strict=False)}
     for part in main.body.blocks:
         for binding in part.bindings:
             expr = _promote(substitute(_plain(binding), env), arrays, taken)
             env[binding.var] = block.emit(expr)
-            check_type(op_name(expr) or str(binding.var.name), env[binding.var].ty)
+            what = op_name(expr) or called.get(binding.var, str(binding.var.name))
+            check_type(what, env[binding.var].ty)
             _check_indices(expr, arrays)
-    result = substitute(main.body.body, env)
+    result = substitute(last, env)
     results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
     if len(results) != len(outputs):
         raise ModelError(

@@ -13,6 +13,7 @@ from tvmcomp.errors import ModelError
 from tvmcomp.frontend.signature import first_line, specialised
 
 __all__ = [
+    "MAX_COMPUTED",
     "check",
     "check_operators",
     "check_windows",
@@ -26,6 +27,10 @@ __all__ = [
 
 # A large tensor's values never decide a shape; inference copies the model, so they stay out of it.
 _INFERENCE_ELEMENTS = 4096
+
+# ONNX's inference holds every element of a computed shape or range as a message of its own.
+MAX_COMPUTED = 1 << 24
+_SHAPE_ARITHMETIC = ("Add", "Concat", "Gather", "Mul", "Slice", "Sub", "Unsqueeze")
 
 # As much of a name as a message shows.
 _NAME = 100
@@ -189,22 +194,42 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Name -> static shape of every value inference finds; a contradiction is a ModelError."""
     slim = without_weights(model)
     try:
-        onnx.shape_inference.infer_shapes(slim, check_type=True, strict_mode=True)
-        inferred = onnx.shape_inference.infer_shapes(slim, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(slim, check_type=True, strict_mode=True)
+        shapes = _static_shapes(inferred)
+        if any(name and name not in shapes for node in slim.graph.node for name in node.output):
+            _check_rows(slim.graph, shapes)
+            inferred = onnx.shape_inference.infer_shapes(slim, data_prop=True)
+            shapes = _static_shapes(inferred)
+    except ModelError:
+        raise
     except Exception as error:
         text = " ".join(str(error).split())
         raise ModelError(
             f"shapes do not fit together: {first_line(ValueError(text))}; "
             "correct the node in the source model and export it again"
         ) from None
-    shapes = {}
-    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
-        shape = _static_shape(value)
-        if shape is not None:
-            shapes[value.name] = shape
     for tensor in model.graph.initializer:
         shapes[tensor.name] = tuple(tensor.dims)
     return shapes
+
+
+def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    graph = model.graph
+    values = [*graph.input, *graph.value_info, *graph.output]
+    shapes = {value.name: _static_shape(value) for value in values}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _check_rows(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """What follows a shape's numbers through a graph takes every vector for a shape, whatever its type."""
+    for node in graph.node:
+        for name in node.input if node.op_type in _SHAPE_ARITHMETIC else ():
+            shape = shapes.get(name, ())
+            if len(shape) == 1 and shape[0] > MAX_COMPUTED:
+                raise ModelError(
+                    f"{describe(node)} reads {name}, a vector of {shape[0]} elements, where shapes are "
+                    f"computed; it may have at most {MAX_COMPUTED}: give it a second axis or fix the shapes"
+                )
 
 
 def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...] | None:

@@ -10,12 +10,10 @@ import onnx
 from onnx import NodeProto, numpy_helper
 
 from tvmcomp.errors import ModelError
-from tvmcomp.frontend.onnx_graph import describe
+from tvmcomp.frontend.onnx_graph import MAX_COMPUTED, describe
 
 __all__ = ["check_limits"]
 
-# ONNX's inference holds every element of a computed shape or range as a message of its own.
-MAX_COMPUTED = 1 << 24
 MAX_ELEMENTS = 1 << 33
 
 _CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -42,15 +40,18 @@ def check_limits(model: onnx.ModelProto) -> None:
         _check_exists(node, max(opsets))
         _check_settings(node)
         _check_scale(node, tensors)
+        _check_scale_shapes(node, tensors, max(opsets))
         values = [
             numpy_helper.to_array(tensors[name])
             if name in tensors and prod(tensors[name].dims) <= 64
             else None
             for name in node.input
         ]
-        count = _count(node, values)
-        limit = MAX_COMPUTED if node.op_type == "Range" else MAX_ELEMENTS
-        if count is not None and count > limit:
+        made = _made(node, values)
+        count = prod(made or ())
+        # A vector may be a shape, and ONNX's inference takes it for one.
+        limit = MAX_COMPUTED if made is not None and len(made) == 1 else MAX_ELEMENTS
+        if count > limit:
             raise ModelError(
                 f"{describe(node)} makes {count} elements, it may make at most {limit}; "
                 "correct the numbers it reads"
@@ -87,6 +88,25 @@ def _check_scale(node: NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> No
         )
 
 
+def _check_scale_shapes(
+    node: NodeProto, tensors: Mapping[str, onnx.TensorProto], opset: int
+) -> None:
+    """Scale and zero point are one number each, or have one shape; before opset 21 at most a vector."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        return
+    shapes = [tuple(tensors[name].dims) for name in node.input[1:3] if name in tensors]
+    names = " and ".join(name for name in node.input[1:3] if name in tensors)
+    ranks = {len(shape) for shape in shapes}
+    vectors = opset >= 21 or max(ranks, default=0) <= 1
+    single = max(ranks, default=0) <= 1 and all(prod(shape) == 1 for shape in shapes)
+    if not vectors or not (single or len(set(shapes)) <= 1):
+        got = " and ".join(str(list(shape)) for shape in shapes)
+        raise ModelError(
+            f"{describe(node)} has scale and zero point of shapes {got} in {names}; "
+            "store one number each, or one of each per index of the axis"
+        )
+
+
 def _check_settings(node: NodeProto) -> None:
     for attribute in node.attribute:
         choices = _CHOICES.get((node.op_type, attribute.name))
@@ -99,8 +119,8 @@ def _check_settings(node: NodeProto) -> None:
             )
 
 
-def _count(node: NodeProto, values: list[np.ndarray | None]) -> int | None:
-    """Elements a node makes, as far as stored operands alone say; None for other nodes."""
+def _made(node: NodeProto, values: list[np.ndarray | None]) -> tuple[int, ...] | None:
+    """Lengths of what a node makes, as far as stored operands alone say; None for other nodes."""
     if node.op_type == "Range" and len(values) == 3:
         if any(value is None or value.size != 1 for value in values):
             return None
@@ -109,9 +129,9 @@ def _count(node: NodeProto, values: list[np.ndarray | None]) -> int | None:
             raise ModelError(
                 f"{describe(node)} goes from {start} to {limit} by {delta}; use finite numbers and a step"
             )
-        return max(0, ceil((limit - start) / delta))
+        return (max(0, ceil((limit - start) / delta)),)
     position = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}.get(node.op_type)
     if position is None or len(values) <= position:
         return None
     sizes = values[position]
-    return None if sizes is None else prod(abs(int(size)) for size in sizes.reshape(-1))
+    return None if sizes is None else tuple(abs(int(size)) for size in sizes.reshape(-1))
