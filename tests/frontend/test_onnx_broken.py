@@ -215,3 +215,8 @@ def test_shapes_a_scale_and_its_zero_point_may_have(
 def test_a_long_vector_is_no_shape_where_all_shapes_are_known() -> None:
     model = from_onnx(make([node("Add", ["x", "x"], ["y"])], {"x": (1 << 25,)}))
     assert model.signature.outputs["y"].shape == (1 << 25,)
+
+
+def test_an_input_may_be_an_output() -> None:
+    model = from_onnx(make([node("Relu", ["x"], ["y"])], {"x": (2, 3)}, ["y", "x"]))
+    assert [tensor.shape for tensor in model.signature.outputs.values()] == [(2, 3), (2, 3)]

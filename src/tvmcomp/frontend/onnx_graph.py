@@ -216,8 +216,9 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     graph = model.graph
     values = [*graph.input, *graph.value_info, *graph.output]
-    shapes = {value.name: _static_shape(value) for value in values}
-    return {name: shape for name, shape in shapes.items() if shape is not None}
+    # An input that is an output too stands here twice, once without a shape.
+    shapes = ((value.name, _static_shape(value)) for value in values)
+    return {name: shape for name, shape in shapes if shape is not None}
 
 
 def _check_rows(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
