@@ -8,6 +8,7 @@ from acceptance import (
     bench_json,
     compile_time,
     damage,
+    diff,
     dynamic,
     fallback,
     float_match,
@@ -41,6 +42,7 @@ ROWS: tuple[Row, ...] = (
     integer_share.ROW,
     dynamic.ROW,
     foreign.ROW,
+    diff.ROW,
     # Breadth.
     onnx_nodes.ROW,
     timm_zoo.ROW,

@@ -25,10 +25,11 @@ from tvmcomp.artifact import (
     Versions,
     write_artifact,
 )
-from tvmcomp.build.dump import layer_text
 from tvmcomp.build.pipeline import BuildState, build
+from tvmcomp.build.rows import kernel_rows
 from tvmcomp.calibrate import collect, load_samples
 from tvmcomp.compress import CompressResult, Recipe, compress
+from tvmcomp.compress.quantize.known import code_rows
 from tvmcomp.errors import CalibrationError, IncompatibleHostError
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import Dequantize, LayerGraph, Opaque, Quantize, View
@@ -247,7 +248,8 @@ def _payload(
         triple=target.triple,
         required_features=tuple(sorted(target.features)),
         arena_bytes=state.arena.size,
-        kernels=_kernel_rows(state),
+        kernels=kernel_rows(state),
+        codes=code_rows(state.model),
     )
     manifest = Manifest(
         functions=(
@@ -281,22 +283,3 @@ def _tolerance(graph: LayerGraph) -> Tolerance:
         if not isinstance(layer, Opaque)
     ) and not any(isinstance(layer, Opaque) for layer in graph.layers)
     return Tolerance() if integer else Tolerance(rtol=1e-4, atol=1e-5)
-
-
-def _kernel_rows(state: BuildState) -> tuple[Mapping[str, object], ...]:
-    assert state.scheduled is not None
-    assert state.linked is not None
-    layers = {layer.name: layer for layer in state.scheduled.graph.layers}
-    return tuple(
-        {
-            "layer": call.layer,
-            "kind": type(layers[call.layer]).__name__,
-            "function": call.function,
-            "kernel": call.kernel.emitter,
-            "isa": call.kernel.isa,
-            "plan": str(call.kernel.plan) if call.kernel.plan is not None else "",
-            "text": layer_text(layers[call.layer]),
-            "constants_offset": call.constants_offset,
-        }
-        for call in state.linked.calls
-    )

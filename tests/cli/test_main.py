@@ -37,6 +37,7 @@ VERBS = (
     "bundle",
     "compile",
     "compress",
+    "diff",
     "inspect",
     "quickstart",
     "run",

@@ -86,6 +86,7 @@ class Variant:
 
     kernels:      one free-form row per kernel call, for `inspect --kernels`.
     weight_table: one free-form row per tensor inside `weights`, for `inspect`.
+    codes:        one free-form row per quantized tensor of the model, fused ones too, for `diff`.
     """
 
     target: str
@@ -97,6 +98,7 @@ class Variant:
     weights: str = "weights.bin"
     kernels: tuple[Mapping[str, object], ...] = ()
     weight_table: tuple[Mapping[str, object], ...] = ()
+    codes: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,12 @@ def _function_json(function: Function) -> dict[str, object]:
         },
         "golden": vars(function.golden),
         "variants": [
-            vars(v) | {"kernels": list(v.kernels), "weight_table": list(v.weight_table)}
+            vars(v)
+            | {
+                "kernels": list(v.kernels),
+                "weight_table": list(v.weight_table),
+                "codes": list(v.codes),
+            }
             for v in function.variants
         ],
     }
@@ -280,6 +287,7 @@ def _variant(value: object, what: str) -> Variant:
         weights=fields.text(f["weights"], f"{what}.weights"),
         kernels=fields.items(f["kernels"], f"{what}.kernels", fields.mapping),
         weight_table=fields.items(f["weight_table"], f"{what}.weight_table", fields.mapping),
+        codes=fields.items(f["codes"], f"{what}.codes", fields.mapping),
     )
 
 

@@ -20,6 +20,7 @@ from tvmcomp.cli import (
     bundle,
     compile,
     compress,
+    diff,
     inspect,
     quickstart,
     targets,
@@ -34,7 +35,7 @@ from tvmcomp.cli.verb import JSON_FLAG, QUIET_FLAG, TRACEBACK_FLAG, add_verb, gr
 __all__ = ["app", "main", "run"]
 
 SCHEMA = 1
-GATE_MISSED, INTERRUPTED = 7, 130
+INTERRUPTED = 130
 
 _STDOUT, _STDERR = 1, 2
 
@@ -52,6 +53,7 @@ for _name, _verb in (
     ("bench", bench.bench),
     ("inspect", inspect.inspect),
     ("verify", verify.verify),
+    ("diff", diff.diff),
     ("bundle", bundle.bundle),
     ("quickstart", quickstart.quickstart),
 ):
@@ -122,7 +124,7 @@ def _finish(answer: object, out: TextIO, as_json: bool) -> Failure | None:
         # `head` has read enough; the interpreter must not complain when it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     if isinstance(answer, Answer) and answer.missed:
-        return Failure(answer.missed, GATE_MISSED)
+        return Failure(answer.missed, answer.code)
     return None
 
 

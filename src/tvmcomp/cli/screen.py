@@ -25,12 +25,13 @@ _PLAIN_WIDTH = 160
 class Answer:
     """What a verb found out: JSON values for `--json`, and how to print the same for a reader.
 
-    `missed` says which gate was not reached (exit code 7), "" if all were.
+    `missed` says what was asked for and not reached, "" if all was; `code` is then the exit code.
     """
 
     data: Mapping[str, object]
     show: Callable[[], None]
     missed: str = ""
+    code: int = 7  # a gate missed
 
 
 class Screen:

@@ -11,9 +11,9 @@ from tvmcomp.runtime.arrays import admit, aligned_empty
 from tvmcomp.runtime.host import check_host, find_runtime
 from tvmcomp.runtime.native import Executor, Program, set_threads
 
-__all__ = ["kernel_times"]
+__all__ = ["OWN", "kernel_times"]
 
-_OWN = ("vm.", "runtime.")  # functions of the machine itself, as the names of kernels never begin
+OWN = ("vm.", "runtime.")  # functions of the machine itself, as the names of kernels never begin
 
 
 def kernel_times(payload: Payload, *, warmup: int = 3, repeats: int = 20) -> tuple[float, ...]:
@@ -53,7 +53,7 @@ class _Watch:
             self._begun = perf_counter_ns()
             return
         taken = perf_counter_ns() - self._begun
-        if not name.startswith(_OWN):
+        if not name.startswith(OWN):
             self.kernels.append(taken)
         elif not self.cost or taken < self.cost:
             self.cost = taken
