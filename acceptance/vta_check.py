@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["ROW"]
 
 _PROGRAMS = 500
-_FLAGS = ("pop_prev", "pop_next", "push_prev", "push_next")
 
 
 def _without_a_token(stream: list[Any], rng: np.random.Generator) -> list[Any]:
-    held = [(i, flag) for i, ins in enumerate(stream) for flag in _FLAGS if getattr(ins, flag)]
+    from tvmcomp.vta.layout import DEPENDENCIES
+
+    held = [
+        (i, flag) for i, ins in enumerate(stream) for flag in DEPENDENCIES if getattr(ins, flag)
+    ]
     if not held:
         return stream
     index, flag = held[int(rng.integers(0, len(held)))]
@@ -34,24 +37,17 @@ def _without_a_token(stream: list[Any], rng: np.random.Generator) -> list[Any]:
 
 def _without_a_pair(stream: list[Any], rng: np.random.Generator) -> list[Any]:
     """A push and the pop that takes its token: no token is left over, only the order is gone."""
-    from tvmcomp.vta.isa import Stage, stage_of
     from tvmcomp.vta.tokens import TOKENS, pops, pushes
 
-    giver = {"l2g": Stage.LOAD, "s2g": Stage.STORE, "g2l": Stage.COMPUTE, "g2s": Stage.COMPUTE}
-    flags = {"l2g": ("push_next", "pop_prev"), "s2g": ("push_prev", "pop_next"),
-             "g2l": ("push_prev", "pop_next"), "g2s": ("push_next", "pop_prev")}  # fmt: skip
     used = [t for t in TOKENS if any(t in pushes(i) for i in stream)]
     if not used:
         return stream
     token = used[int(rng.integers(0, len(used)))]
-    put = [
-        i for i, ins in enumerate(stream) if token in pushes(ins) and stage_of(ins) == giver[token]
-    ]
+    put = [i for i, ins in enumerate(stream) if token in pushes(ins)]
     taken = [i for i, ins in enumerate(stream) if token in pops(ins)]
     which = int(rng.integers(0, len(put)))
-    push, pop = flags[token]
-    stream[put[which]] = replace(stream[put[which]], **{push: 0})
-    stream[taken[which]] = replace(stream[taken[which]], **{pop: 0})
+    stream[put[which]] = replace(stream[put[which]], **{TOKENS[token].push: 0})
+    stream[taken[which]] = replace(stream[taken[which]], **{TOKENS[token].pop: 0})
     return stream
 
 

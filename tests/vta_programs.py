@@ -9,6 +9,7 @@ import numpy as np
 from tvmcomp.vta.config import Memory, VtaConfig
 from tvmcomp.vta.container import Program
 from tvmcomp.vta.isa import Alu, AluOp, Finish, Gemm, Load, Stage, Store, Uop, encode_uops, stage_of
+from tvmcomp.vta.tokens import TOKENS
 
 CONFIGS = [
     VtaConfig(0, 4, 15, 15, 18, 17),
@@ -20,12 +21,6 @@ CONFIGS = [
 UOPS = 64
 PAGES = {Memory.UOP: 1, Memory.INP: 2, Memory.ACC: 34, Memory.WGT: 66, Memory.OUT: 98}
 DRAM_PAGES = 114
-_PUSH = {
-    (Stage.LOAD, Stage.COMPUTE): ("push_next", "pop_prev"),
-    (Stage.COMPUTE, Stage.LOAD): ("push_prev", "pop_next"),
-    (Stage.COMPUTE, Stage.STORE): ("push_next", "pop_prev"),
-    (Stage.STORE, Stage.COMPUTE): ("push_prev", "pop_next"),
-}
 
 
 def random_program(rng: np.random.Generator, config: VtaConfig, launches: int = 1) -> Program:
@@ -56,14 +51,14 @@ def order(line: list) -> list:
     last: dict[Stage, int] = {}
     for index, instruction in enumerate(line):
         stage = stage_of(instruction)
-        for before, flags in ((s, f) for (s, t), f in _PUSH.items() if t == stage):
+        for token in (token for token in TOKENS.values() if token.to == stage):
+            before = token.source
             if before not in last or not _needs(line, index, before):
                 continue
             if last[before] <= synced.get((before, stage), -1):
                 continue
-            push, pop = flags
-            line[last[before]] = replace(line[last[before]], **{push: 1})
-            line[index] = replace(line[index], **{pop: 1})
+            line[last[before]] = replace(line[last[before]], **{token.push: 1})
+            line[index] = replace(line[index], **{token.pop: 1})
             synced[before, stage] = last[before]
         last[stage] = index
     return line

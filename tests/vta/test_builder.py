@@ -51,3 +51,10 @@ def test_what_the_builder_refuses():
         b.load(Memory.INP, 4096, cols=70000)
     with pytest.raises(VtaError, match="holds 8192 and a list at least one"):
         b.uops([Uop()] * 8193)
+
+
+def test_a_program_is_built_once():
+    b = Builder(CONFIG)
+    b.build()
+    with pytest.raises(VtaError, match="begin another Builder"):
+        b.build()

@@ -175,6 +175,9 @@ def test_a_damaged_container_is_refused(damage, message, multiply, tmp_path, cap
         ("load.foo x=1", "use one of .uop, .wgt"),
         ("load.inp z=1", "load has no 'z'"),
         ("load.inp x=one", "x: 'one' is not a number"),
+        ("load.inp x=" + "9" * 5000, "is not a number"),
+        ("load.\u0663 x=1", "use one of .uop, .wgt"),
+        ("load.9 x=1", "memory_type is 9; its 3 bits hold 0 to 7"),
         ("load.inp pad=1,2", "write pad=N,N,N,N"),
         ("load.inp x=1 x=2", "a second time"),
         ("finish now", "neither key=value nor a flag"),
@@ -183,8 +186,10 @@ def test_a_damaged_container_is_refused(damage, message, multiply, tmp_path, cap
         (".i8 0x1000 200", "200 is outside -128 to 127"),
         (".i8 0x4fff 1 2", "DRAM at 0x5000"),
         (".file 0x1000 ../secret", "not beside the program"),
-        (".file 0x1000 nowhere", "cannot be read"),
+        (".file 0x1000 nowhere", "no such file beside the program"),
         (".uop 0x1000 1,2", "write dst,src,wgt"),
+        (".i8 0x1000", "takes an address and what to put there"),
+        (".file 0x1000 .", "not beside the program"),
         (".foo", "unknown directive"),
     ],
 )
@@ -222,3 +227,127 @@ def test_disassembly_keeps_reserved_bits_and_illegal_words(tmp_path, capsys):
     run(capsys, "disasm", tmp_path / "p", "-o", tmp_path / "t")
     assert run(capsys, "asm", tmp_path / "t", "-o", tmp_path / "q")[0] == 0
     assert read_program(tmp_path / "q", CONFIG).launches == program.launches
+
+
+def test_decimal_numbers_may_begin_with_zeros(tmp_path, capsys):
+    text = tmp_path / "p.vta"
+    text.write_text(".dram 0x5000\n.launch\nload.inp dram=0256 y=01 x=010\nfinish\n")
+    assert run(capsys, "asm", text, "-o", tmp_path / "p")[0] == 0
+    load = read_program(tmp_path / "p", CONFIG).launches[0][0]
+    assert (load.dram_base, load.x_size) == (256, 10)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("run", "p.bin", "p.bin", "s"),
+        ("run", "p.bin", "o", "./o"),
+        ("run", "p.bin", "o", "s", "--sram", "s"),
+        ("disasm", "p.bin", "-o", "p.bin"),
+        ("asm", "p.bin", "-o", "p.bin"),
+        ("profile", "p.bin", "--svg", "link"),
+    ],
+    ids=" ".join,
+)
+def test_one_name_for_two_files_is_refused_before_anything_is_lost(
+    argv, multiply, capsys, monkeypatch
+):
+    monkeypatch.chdir(multiply.parent)
+    (multiply.parent / "link").symlink_to(multiply)
+    before = multiply.read_bytes()
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert "is named twice" in err
+    assert multiply.read_bytes() == before
+    assert sorted(path.name for path in multiply.parent.iterdir()) == ["link", "p.bin"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("run", ".", "o", "s"), ".: cannot be read: Is a directory"),
+        (("run", "p.bin", "no/o", "s"), "no/o: cannot be written: No such file or directory"),
+        (("run", "p.bin", ".", "s"), ".: cannot be written: Is a directory"),
+        (("run", "p.bin", "o", "."), ".: cannot be written: Is a directory"),
+        (("run", "p.bin", "/dev/full", "s"), "/dev/full: cannot be written: No space left"),
+        (("run", "/dev/zero", "o", "s"), "it is no program container"),
+        (("run", "p.vta", "o", "s"), "it is no program container"),
+        (("asm", "p.bin", "-o", "q"), "is not text"),
+        (("asm", ".", "-o", "q"), "Is a directory"),
+        (("asm", "p.vta", "-o", "."), ".: cannot be written"),
+        (("disasm", "p.bin", "-o", "."), ".: cannot be written"),
+        (("profile", "p.bin", "--svg", "."), ".: cannot be written"),
+        (("profile", "p.bin", "--config", "."), ".: cannot be read"),
+        (("check", "empty"), "it is cut off"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_files_that_cannot_be_read_or_written(argv, message, multiply, capsys, monkeypatch):
+    monkeypatch.chdir(multiply.parent)
+    folder = multiply.parent
+    (folder / "p.vta").write_text(".dram 0x5000\n.launch\nfinish\n")
+    (folder / "empty").touch()
+    if argv[0] == "asm":
+        multiply.write_bytes(b"\xff" + multiply.read_bytes())
+    code, _, err = run(capsys, *argv)
+    assert (code, len(err.strip().splitlines())) == (3, 1)
+    assert message in err
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_devices_are_written_to_not_replaced(multiply, capsys):
+    assert run(capsys, "run", multiply, "/dev/null", "/dev/null")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "argv", [("--fill", 300), ("--fill", -1), ("--limit", -1), ("--start", "b")]
+)
+def test_options_out_of_range(argv, multiply, tmp_path, capsys):
+    code, _, err = run(capsys, "run", multiply, tmp_path / "o", tmp_path / "s", *argv)
+    assert code == 2
+    assert argv[0] in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_statistics_are_written_when_cycles_cannot_be_counted(tmp_path, capsys):
+    """The load that FINISH does not wait for is fine if its queue starts; the cycle model agrees on the end."""
+    text, stats = tmp_path / "p.vta", tmp_path / "s"
+    text.write_text(".dram 0x5000\n.launch\nfinish\nload.uop pop_next\n")
+    run(capsys, "asm", text, "-o", tmp_path / "p")
+    code, _, _ = run(capsys, "run", tmp_path / "p", tmp_path / "o", stats, "--timing", "classic")
+    data = json.loads(stats.read_text())
+    assert (code, data["error"], data["insns_left"]) == (0, None, 1)
+    assert data["cycles"] == 16 + 7 + 2
+
+
+def test_a_limit_of_ones_own(multiply, tmp_path, capsys):
+    stats = tmp_path / "s"
+    code, _, err = run(capsys, "run", multiply, tmp_path / "o", stats, "--limit", 19)
+    assert code == 3
+    assert "20 iterations of GEMM and ALU so far, more than the limit of 19" in err
+    assert json.loads(stats.read_text())["gemm_counter"] < 17
+    assert run(capsys, "run", multiply, tmp_path / "o", stats, "--limit", 20)[0] == 0
+
+
+def test_fill_reaches_every_memory(tmp_path, capsys):
+    text, sram = tmp_path / "p.vta", tmp_path / "sram"
+    text.write_text(".dram 0x1000\n.launch\nfinish\n")
+    run(capsys, "asm", text, "-o", tmp_path / "p")
+    files = [tmp_path / name for name in ("p", "o", "s")]
+    assert run(capsys, "run", *files, "--fill", 171, "--sram", sram)[0] == 0
+    assert sram.read_bytes() == bytes([171]) * sram.stat().st_size
+
+
+def test_a_result_that_depends_on_the_queue_that_starts_is_an_error(tmp_path, capsys):
+    text, stats = tmp_path / "p.vta", tmp_path / "s"
+    text.write_text(
+        ".dram 0x5000\n.i32 0x2000 7\n.launch\n"
+        "load.acc dram=0x80 y=1 x=1\nstore.out dram=0x400 y=1 x=1 push_prev\nload.uop pop_next\nfinish\n"
+    )
+    run(capsys, "asm", text, "-o", tmp_path / "p")
+    argv = ("run", tmp_path / "p", tmp_path / "o", stats)
+    assert run(capsys, *argv)[0] == 0
+    code, _, err = run(capsys, *argv, "--start", "all")
+    assert code == 3
+    assert "depends on which queue starts" in err
+    assert json.loads(stats.read_text())["error"] in err

@@ -44,7 +44,11 @@ def test_the_default_description(tmp_path):
         ({"LOG_INP_WIDTH": 2}, "LOG_INP_WIDTH is 2; only 3 is supported"),
         ({"LOG_WGT_BUFF_SIZE": 8}, "LOG_WGT_BUFF_SIZE is too small"),
         ({"LOG_BLOCK": 7}, "more than a page of 4096"),
-        ({"LOG_ACC_BUFF_SIZE": 19}, "a micro-op needs 13 \\+ 13 \\+ 10 bits"),
+        ({"LOG_ACC_BUFF_SIZE": 19}, "GEMM needs 132 bits and has 128"),
+        (
+            {"LOG_WGT_BUFF_SIZE": 19, "LOG_INP_BUFF_SIZE": 14},
+            "micro-op needs 33 bits and has 32",
+        ),
     ],
 )
 def test_what_is_refused(change, message):
@@ -53,7 +57,13 @@ def test_what_is_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not valid JSON"), ("[]", "holds a list"), (None, "cannot be read")]
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "holds a list"),
+        ("[" * 100_000, "not valid JSON"),
+        (None, "cannot be read"),
+    ],
 )
 def test_files_that_are_no_description(tmp_path, text, message):
     file = tmp_path / "vta.json"

@@ -22,7 +22,7 @@ from tvmcomp.vta.isa import (
     encode,
     encode_uops,
 )
-from tvmcomp.vta.layout import ALU, GEMM, LOAD, UOP, layouts
+from tvmcomp.vta.layout import ALU, GEMM, LOAD, UOP
 
 # Section 3.5: log2 sizes -> depths (lu, li, lw, la) and first bit (and width) of each field.
 SIZES = {
@@ -70,7 +70,7 @@ def test_fields_stand_where_the_specification_has_them(sizes):
     assert depths == tuple(
         config.log_depth(m) for m in (Memory.UOP, Memory.INP, Memory.WGT, Memory.ACC)
     )
-    gemm, alu = (layouts(config)[kind].fields for kind in (GEMM, ALU))
+    gemm, alu = (config.layouts[kind].fields for kind in (GEMM, ALU))
     at = {name: field.bit for name, field in gemm.items()}
     assert (gemm["uop_end"].bit, gemm["uop_end"].width) == uop_end
     assert (at["iter_out"], at["iter_in"]) == (iter_out, iter_in)
@@ -84,14 +84,14 @@ def test_fields_stand_where_the_specification_has_them(sizes):
 
 
 def test_memory_instructions_and_uops_of_the_default_configuration():
-    fields = layouts(VtaConfig())[LOAD].fields
+    fields = VtaConfig().layouts[LOAD].fields
     assert {name: (f.bit, f.width) for name, f in fields.items()} == {
         "opcode": (0, 3), "pop_prev": (3, 1), "pop_next": (4, 1), "push_prev": (5, 1),
         "push_next": (6, 1), "memory_type": (7, 3), "sram_base": (10, 16), "dram_base": (26, 32),
         "y_size": (64, 16), "x_size": (80, 16), "x_stride": (96, 16), "y_pad_0": (112, 4),
         "y_pad_1": (116, 4), "x_pad_0": (120, 4), "x_pad_1": (124, 4),
     }  # fmt: skip
-    uop = layouts(VtaConfig())[UOP].fields
+    uop = VtaConfig().layouts[UOP].fields
     assert {n: (f.bit, f.width) for n, f in uop.items()} == {
         "dst": (0, 11),
         "src": (11, 11),
@@ -112,13 +112,13 @@ def test_every_instruction_survives_the_round_trip(config):
         for _ in range(100):
             values = {
                 name: int(rng.integers(field.low, field.high + 1))
-                for name, field in layouts(config)[kind.opcode].fields.items()
+                for name, field in config.layouts[kind.opcode].fields.items()
                 if name != "opcode"
             }
             instruction = kind(**values)
             assert decode(encode(instruction, config), config) == instruction
     words = rng.integers(0, 1 << 32, 100, dtype=np.uint32)
-    used = sum(field.width for field in layouts(config)[UOP].fields.values())
+    used = sum(field.width for field in config.layouts[UOP].fields.values())
     uops = [Uop(*row) for row in decode_uops(words, config).tolist()]
     assert (encode_uops(uops, config) == words & ((1 << used) - 1)).all()
 

@@ -24,6 +24,7 @@ from tvmcomp.vta.isa import (
 )
 from tvmcomp.vta.machine import Mode
 from tvmcomp.vta.simulate import simulate
+from vta_model import SlowModel
 from vta_workloads import CONFIG
 
 ACC, OUT = 0x2000, 0x4000
@@ -63,7 +64,7 @@ STORE = Store(memory_type=Memory.OUT, dram_base=OUT // 16, y_size=1, x_size=1, x
         (replace(SHR1, imm=-16), "the portable range is -15 to 15"),
         (replace(SHR1, iter_in=0), "no iterations"),
         (replace(SHR1, uop_end=0), "no iterations"),
-        (replace(SHR1, iter_in=2), "reads what the one before it writes"),
+        (replace(SHR1, iter_in=2), "iterations 1 apart write ACC element 0"),
         (Load(memory_type=Memory.ACC_8BIT, dram_base=512, y_size=1, x_size=1), "ACC_8BIT exists"),
         (Load(memory_type=Memory.ACC, dram_base=128, x_size=1), "y_size is 0"),
         (
@@ -71,16 +72,36 @@ STORE = Store(memory_type=Memory.OUT, dram_base=OUT // 16, y_size=1, x_size=1, x
             "padding of anything but INP",
         ),
         (Load(dram_base=1024, y_size=2, x_size=1), "a UOP load of several rows"),
-        (Load(memory_type=Memory.INP, push_prev=1, x_size=0), "no stage before it"),
+        (
+            Load(memory_type=Memory.INP, push_prev=1, x_size=0),
+            "push_prev names a queue that does not exist",
+        ),
+        (
+            replace(SHR1, iter_in=3, uop_end=2),
+            "iterations 2 apart write ACC element 0",
+        ),
+        (
+            Alu(alu_opcode=AluOp.ADD, uop_end=1, iter_in=2, dst_factor_in=1, src_factor_in=0),
+            "an ALU iteration reads what the one before it writes",
+        ),
+        (Gemm(uop_end=1, pop_next=0, reserved=1 << 63), "bits that belong to no field"),
+        (Store(memory_type=Memory.OUT, dram_base=OUT // 16, x_size=1), "y_size is 0"),
+        (replace(STORE, pop_next=1), "pop_next names a queue that does not exist"),
+        (
+            Load(memory_type=Memory.INP, dram_base=(1 << 28) + 256, y_size=1, x_size=1),
+            "beyond 32 bits of address",
+        ),
+        (Finish(push_next=1), "FINISH carries tokens"),
         (STORE, "STORE of ACC element 0, which was last loaded or reset"),
-        (Gemm(uop_end=1, iter_in=2, src_factor_in=1), "iterations 1 apart add to ACC element 0"),
+        (Gemm(uop_end=1, iter_in=2, src_factor_in=1), "iterations 1 apart write ACC element 0"),
     ],
 )
 def test_strict_names_what_is_not_portable(instruction, reason):
     assert simulate(machine_words(SHR1), CONFIG, mode=Mode.STRICT).error is None
     # Its own queue first: no token holds FINISH back.
     start = stage_of(instruction)
-    result = simulate(machine_words(instruction), CONFIG, mode=Mode.STRICT, start=start)
+    uops = (Uop(0), Uop(1))
+    result = simulate(machine_words(instruction, uops=uops), CONFIG, mode=Mode.STRICT, start=start)
     assert "instruction 2" in result.error
     assert reason in result.error
 
@@ -129,6 +150,12 @@ def test_shifts_of_the_hardware():
     # A tensor of -2 is a left shift by 2 for the simulator; the RTL shifts right by its low five bits, 30.
     assert acc_after(program, Mode.REFERENCE)[0, 0] == -4000
     assert acc_after(program, Mode.HARDWARE)[0, 0] == -1000 >> 30
+    # Its direction is that of the immediate, which the instruction says it does not use.
+    left = machine_words(
+        Alu(alu_opcode=AluOp.SHR, imm=-1, uop_end=1), uops=(Uop(0, 1),), acc=values
+    )
+    assert acc_after(left, Mode.HARDWARE)[0, 0] == -4000
+    assert acc_after(left, Mode.REFERENCE)[0, 0] == -4000
     for imm, expected in ((-32, -1000), (33, -500), (-3, -8000), (5, -32)):
         program = machine_words(replace(SHR1, imm=imm), acc=values)
         assert acc_after(program, Mode.HARDWARE)[0, 0] == expected
@@ -144,20 +171,60 @@ def test_indices_wrap_around_in_hardware():
     assert "dst index 2050 reaches past the ACC depth 2048" in simulate(program, CONFIG).error
 
 
+def test_indices_wrap_around_many_times():
+    """More iterations than are written out at a time."""
+    far = Alu(
+        alu_opcode=AluOp.ADD, use_imm=1, imm=1, uop_end=1, iter_out=16383, iter_in=9,
+        dst_factor_out=1, dst_factor_in=5,
+    )  # fmt: skip
+    program = machine_words(far, acc=np.zeros((8, 16)))
+    simulated = simulate(program, CONFIG, mode=Mode.HARDWARE)
+    times = np.arange(16383)[:, None] + 5 * np.arange(9)
+    expected = np.bincount(times.reshape(-1) % 2048, minlength=2048)
+    assert (simulated.machine.acc[:, 7] == expected).all()
+    assert (simulated.machine.out == simulated.machine.acc.astype(np.int8)).all()
+
+
+def test_shifts_by_every_amount_of_a_tensor_or_an_immediate():
+    rng = np.random.default_rng(8)
+    amounts = np.arange(-31, 32)
+    for amount in amounts:
+        acc = rng.integers(-(1 << 31), 1 << 31, (8, 16))
+        acc[1] = rng.choice(amounts, 16)
+        acc[1, 0] = amount
+        tensor = machine_words(Alu(alu_opcode=AluOp.SHR, uop_end=1), uops=(Uop(0, 1),), acc=acc)
+        expected = [SlowModel.lane(3, int(x), int(y)) for x, y in zip(acc[0], acc[1], strict=True)]
+        assert acc_after(tensor, Mode.REFERENCE)[0].tolist() == expected
+        immediate = machine_words(replace(SHR1, imm=int(amount)), acc=acc)
+        expected = [SlowModel.lane(3, int(x), int(amount)) for x in acc[0]]
+        assert acc_after(immediate, Mode.REFERENCE)[0].tolist() == expected
+
+
+def test_strict_refuses_a_source_that_some_hardware_cannot_name():
+    config = VtaConfig(log_inp_buff_size=14)
+    add = Alu(alu_opcode=AluOp.ADD, uop_end=1)
+    for source, error in ((1023, False), (1024, True)):
+        program = machine_words(add, uops=(Uop(0, source),), config=config)
+        result = simulate(program, config, mode=Mode.STRICT)
+        assert ("reads it modulo 1024" in (result.error or "")) == error
+
+
 @pytest.mark.parametrize(
     "instruction",
     [
         Alu(alu_opcode=AluOp.MUL, uop_end=1),
         Load(memory_type=Memory.ACC_8BIT, dram_base=512, y_size=1, x_size=1),
         Load(memory_type=Memory.ACC, dram_base=128, x_size=1),
+        Store(memory_type=Memory.OUT, dram_base=OUT // 16, x_size=1),
         replace(SHR1, iter_in=0),
     ],
 )
 def test_what_hangs_the_hardware_is_an_error(instruction):
-    result = simulate(machine_words(instruction), CONFIG, mode=Mode.HARDWARE)
+    start = stage_of(instruction)
+    result = simulate(machine_words(instruction), CONFIG, mode=Mode.HARDWARE, start=start)
     assert "instruction 2" in result.error
     assert "hang" in result.error or "thousands" in result.error
-    assert simulate(machine_words(instruction), CONFIG).error is None
+    assert simulate(machine_words(instruction), CONFIG, start=start).error is None
 
 
 def test_trailing_weight_padding_is_not_written_by_the_hardware():

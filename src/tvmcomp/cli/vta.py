@@ -12,10 +12,11 @@ import typer
 
 from tvmcomp.cli.screen import Answer, Screen, print_pairs, print_table
 from tvmcomp.cli.verb import add_verb, group
-from tvmcomp.errors import VtaError
+from tvmcomp.errors import UsageError, VtaError
 
 if TYPE_CHECKING:
     from tvmcomp.vta.config import VtaConfig
+    from tvmcomp.vta.container import Program
     from tvmcomp.vta.timing import Profile
 
 __all__ = ["app"]
@@ -71,6 +72,7 @@ def asm(
 ) -> Answer:
     """Assemble text into a program container."""
     del screen
+    _refuse_same(file, output)
     from tvmcomp.vta.assembly import assemble
     from tvmcomp.vta.container import write_program
 
@@ -78,11 +80,12 @@ def asm(
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise VtaError(f"{file}: is not text: {error}") from error
+    sizes = _load_config(config)
     try:
-        program = assemble(text, _load_config(config), file.parent)
+        program = assemble(text, sizes, file.parent)
     except VtaError as error:
         raise VtaError(f"{file}: {error}") from error
-    write_program(program, output, _load_config(config))
+    write_program(program, output, sizes)
     counts = [len(stream) for stream in program.launches]
     data = {"output": str(output), "dram_bytes": program.dram.size, "instructions": counts}
     return Answer(data, lambda: print(f"{output}: {sum(counts)} instructions"))
@@ -98,12 +101,13 @@ def disasm(
 ) -> Answer:
     """Show a program container as text that assembles to the same container."""
     del screen
+    _refuse_same(file, output)
     from tvmcomp.vta.assembly import disassemble
     from tvmcomp.vta.container import read_program
 
     text = disassemble(read_program(file, _load_config(config)))
     if output is not None:
-        output.write_text(text, encoding="utf-8")
+        _write(output, text)
     where = None if output is None else str(output)
     return Answer({"output": where, "text": text}, lambda: print(where or text.rstrip("\n")))
 
@@ -124,29 +128,41 @@ def run(
     sram: Annotated[Path | None, typer.Option(help="Where on-chip memories go afterwards.")] = None,
     timing: Annotated[TimingName | None, typer.Option(help="Also count cycles.")] = None,
     read_latency: _Latency = 16,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="GEMM and ALU iterations that are too many; 2^32.")
+    ] = None,
 ) -> Answer:
     """Run a program on the simulator. Exit code 3, with the reason in STATS, if the program is wrong."""
     del screen
+    _refuse_same(file, out, stats, sram)
     from tvmcomp.vta.container import read_program
+    from tvmcomp.vta.files import write_file
     from tvmcomp.vta.isa import Stage
     from tvmcomp.vta.machine import Mode
-    from tvmcomp.vta.simulate import simulate
+    from tvmcomp.vta.simulate import LIMIT, simulate
 
     sizes = _load_config(config)
     program = read_program(file, sizes)
     stages = list(Stage) if start == Start.ALL else [Stage[start.name]]
-    results = [simulate(program, sizes, mode=Mode(mode.value), start=s, fill=fill) for s in stages]
+    most = LIMIT if limit is None else limit
+    results = [
+        simulate(program, sizes, mode=Mode(mode.value), start=stage, fill=fill, limit=most)
+        for stage in stages
+    ]
     result = next((r for r in results if r.error), results[0])
     data = result.to_dict()
     states = {(r.dram.tobytes(), r.machine.dump()) for r in results}
     if result.error is None and len(states) > 1:
         data["error"] = "the result depends on which queue starts; see tvmcomp vta check"
     if timing is not None and data["error"] is None:
-        data["cycles"] = _profile(file, sizes, timing, read_latency).cycles
-    out.write_bytes(result.dram.tobytes())
-    stats.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        try:
+            data["cycles"] = _profile(program, sizes, timing, read_latency).cycles
+        except VtaError as error:
+            data["error"] = str(error)
+    write_file(out, [result.dram.data])
+    _write(stats, json.dumps(data, indent=1) + "\n")
     if sram is not None:
-        sram.write_bytes(result.machine.dump())
+        write_file(sram, [result.machine.dump()])
     if data["error"] is not None:
         raise VtaError(f"{file}: {data['error']}")
     shown = [(name, value) for name, value in data.items() if not isinstance(value, dict)]
@@ -168,8 +184,9 @@ def check(screen: Screen, file: _Container, config: _Config = None) -> Answer:
             error.add_note(f"launch {finding.launch}: {finding.message}")
         raise error
     count = sum(map(len, program.launches))
-    data = {"findings": [asdict(finding) for finding in findings], "instructions": count}
-    return Answer(data, lambda: print(f"{count} instructions, no race and no deadlock"))
+    return Answer(
+        {"instructions": count}, lambda: print(f"{count} instructions, no race and no deadlock")
+    )
 
 
 def profile(
@@ -182,15 +199,20 @@ def profile(
 ) -> Answer:
     """Count cycles: in all, per stage, and against the roofline."""
     del screen
+    _refuse_same(file, svg)
     from tvmcomp.vta.container import read_program
     from tvmcomp.vta.isa import Stage
     from tvmcomp.vta.picture import gantt, roofline
 
     sizes = _load_config(config)
-    found = _profile(file, sizes, timing, read_latency)
+    program = read_program(file, sizes)
+    try:
+        found = _profile(program, sizes, timing, read_latency)
+    except VtaError as error:
+        raise VtaError(f"{file}: {error}") from error
     roof = roofline(found, sizes)
     if svg is not None:
-        svg.write_text(gantt(found, read_program(file, sizes)), encoding="utf-8")
+        _write(svg, gantt(found, program))
     stages = {
         stage.name.lower(): {"busy": found.busy(stage), "utilization": found.utilization(stage)}
         for stage in Stage
@@ -224,16 +246,28 @@ def _load_config(path: Path | None) -> VtaConfig:
     return VtaConfig() if path is None else VtaConfig.load(path)
 
 
-def _profile(file: Path, config: VtaConfig, timing: TimingName, read_latency: int) -> Profile:
-    from tvmcomp.vta.container import read_program
-    from tvmcomp.vta.timing import TIMINGS
-    from tvmcomp.vta.timing import profile as profile_program
+def _profile(program: Program, config: VtaConfig, timing: TimingName, read_latency: int) -> Profile:
+    from tvmcomp.vta.timing import TIMINGS, profile
 
-    constants = replace(TIMINGS[timing.value], read_latency=read_latency)
-    try:
-        return profile_program(read_program(file, config), config, constants)
-    except VtaError as error:
-        raise VtaError(f"{file}: {error}") from error
+    return profile(program, config, replace(TIMINGS[timing.value], read_latency=read_latency))
+
+
+def _write(path: Path, text: str) -> None:
+    from tvmcomp.vta.files import write_file
+
+    write_file(path, [text.encode()])
+
+
+def _refuse_same(*paths: Path | None) -> None:
+    """One file named twice is a slip that would cost the first of the two."""
+    seen: set[Path] = set()
+    for path in paths:
+        # Devices such as /dev/null may be named as often as one likes.
+        if path is None or (path.exists() and not path.is_file()):
+            continue
+        if path.resolve() in seen:
+            raise UsageError(f"{path} is named twice; give each file a name of its own")
+        seen.add(path.resolve())
 
 
 for _name, _verb in (

@@ -19,15 +19,14 @@ import numpy as np
 
 from tvmcomp.errors import VtaError
 from tvmcomp.vta.config import VtaConfig
-from tvmcomp.vta.container import Program
+from tvmcomp.vta.container import DRAM_LIMIT, PAGE, Program
 from tvmcomp.vta.isa import Illegal, Instruction, Uop, decode, encode, encode_uops
-from tvmcomp.vta.text import format_instruction, parse_instruction
+from tvmcomp.vta.text import format_instruction, parse_instruction, parse_number
 
 __all__ = ["assemble", "disassemble"]
 
 _HEX_BYTES = 32
 _DTYPES = {".i8": "<i1", ".i32": "<i4"}
-_LARGEST = 1 << 32
 
 
 def assemble(text: str, config: VtaConfig, folder: Path | None = None) -> Program:
@@ -99,9 +98,11 @@ class _Assembly:
             raise VtaError("a second .dram")
         if len(words) != 1:
             raise VtaError(".dram takes one size in bytes, as in .dram 0x5000")
-        size = _integer(words[0])
-        if not 0 < size <= _LARGEST or size % 4096:
-            raise VtaError(f".dram {words[0]}: give whole pages of 4096 bytes up to {_LARGEST:#x}")
+        size = parse_number(words[0])
+        if not 0 < size <= DRAM_LIMIT or size % PAGE:
+            raise VtaError(
+                f".dram {words[0]}: give whole pages of {PAGE} bytes up to {DRAM_LIMIT:#x}"
+            )
         self.dram = np.zeros(size, np.uint8)
 
     def _data(self, directive: str, words: list[str]) -> None:
@@ -111,9 +112,9 @@ class _Assembly:
             )
         if self.dram is None:
             raise VtaError(f"{directive} before .dram")
-        if not words:
+        if len(words) < 2:
             raise VtaError(f"{directive} takes an address and what to put there")
-        address, values = _integer(words[0]), words[1:]
+        address, values = parse_number(words[0]), words[1:]
         data = self._bytes(directive, values)
         if address < 0 or address + data.size > self.dram.size:
             raise VtaError(
@@ -140,8 +141,10 @@ class _Assembly:
         if len(values) != 1 or self.folder is None:
             raise VtaError(".file takes an address and the name of a file beside the program")
         path = self.folder / values[0]
-        if path.resolve().parent != self.folder.resolve():
+        if path.name != values[0] or path.is_symlink():
             raise VtaError(f".file {values[0]}: not beside the program; move it there")
+        if not path.is_file():
+            raise VtaError(f".file {values[0]}: no such file beside the program; check its name")
         try:
             return np.fromfile(path, np.uint8)
         except OSError as error:
@@ -151,7 +154,7 @@ class _Assembly:
 def _numbers(directive: str, values: list[str]) -> np.ndarray:
     dtype = _DTYPES[directive]
     info = np.iinfo(np.dtype(dtype))
-    numbers = [_integer(value) for value in values]
+    numbers = [parse_number(value) for value in values]
     for number in numbers:
         if not info.min <= number <= info.max:
             raise VtaError(f"{directive}: {number} is outside {info.min} to {info.max}")
@@ -162,11 +165,4 @@ def _uop(text: str) -> Uop:
     fields = text.split(",")
     if len(fields) != 3:
         raise VtaError(f".uop: {text!r} has {len(fields)} numbers; write dst,src,wgt")
-    return Uop(*map(_integer, fields))
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise VtaError(f"{text!r} is not a number; write it like 12, -3 or 0x1f") from None
+    return Uop(*map(parse_number, fields))

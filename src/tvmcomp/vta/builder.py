@@ -39,16 +39,12 @@ from tvmcomp.vta.isa import (
     encode_uops,
     stage_of,
 )
+from tvmcomp.vta.tokens import TOKENS
 
 __all__ = ["Builder", "Loop", "Uops"]
 
 # (from, to) -> flag of the stage that puts a token in, flag of the one that takes it out.
-_FLAGS = {
-    (Stage.LOAD, Stage.COMPUTE): ("push_next", "pop_prev"),
-    (Stage.COMPUTE, Stage.LOAD): ("push_prev", "pop_next"),
-    (Stage.COMPUTE, Stage.STORE): ("push_next", "pop_prev"),
-    (Stage.STORE, Stage.COMPUTE): ("push_prev", "pop_next"),
-}
+_FLAGS = {(q.source, q.to): (q.push, q.pop) for q in TOKENS.values()}
 _NOPS: dict[Stage, Instruction] = {
     Stage.LOAD: Load(memory_type=Memory.INP),
     Stage.COMPUTE: Load(memory_type=Memory.UOP),
@@ -86,6 +82,8 @@ class Builder:
         self._pops: dict[Stage, dict[str, int]] = {stage: {} for stage in Stage}
         self._loaded: set[Uops] = set()
         self._uops = 0
+        self._bytes = PAGE
+        self._built = False
 
     def data(self, array: np.ndarray) -> int:
         """Put an array's bytes into DRAM; the address, which is page aligned."""
@@ -194,17 +192,19 @@ class Builder:
         self._pops[to][flag] = 1
 
     def build(self) -> Program:
-        """The program: all that was added, then a wait for both other stages, and FINISH."""
+        """The program: all that was added, then a wait for both other stages, and FINISH. Only once."""
         for stage in (Stage.LOAD, Stage.STORE):
             self.push(stage, Stage.COMPUTE)
             self.pop(stage, Stage.COMPUTE)
         self._append(_NOPS[Stage.COMPUTE])
         self._append(Finish())
+        self._built = True
         return Program(np.concatenate(self._parts), (tuple(self._stream),))
 
     def _place(self, data: np.ndarray) -> int:
-        address = sum(part.size for part in self._parts)
+        address = self._bytes
         self._parts += [data, np.zeros(-data.size % PAGE, np.uint8)]
+        self._bytes += data.size + -data.size % PAGE
         return address
 
     def _require(self, uops: Uops) -> None:
@@ -217,6 +217,8 @@ class Builder:
         self._pops[Stage.COMPUTE] = pending
 
     def _append(self, instruction: Instruction) -> None:
+        if self._built:
+            raise VtaError("the program ends with FINISH since build(); begin another Builder")
         stage = stage_of(instruction)
         instruction = _with_flags(instruction, self._pops[stage])
         self._pops[stage] = {}

@@ -7,13 +7,14 @@ and it is exact. Two instructions race if neither comes before the other and one
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from tvmcomp.vta.compute import iterations
+from tvmcomp.vta.bounds import dram_rows, illegal, malformed, padded_shape
 from tvmcomp.vta.config import Memory, VtaConfig
 from tvmcomp.vta.container import Program
 from tvmcomp.vta.footprint import Footprint, footprint, overlap_dram
@@ -21,18 +22,26 @@ from tvmcomp.vta.isa import (
     Alu,
     Finish,
     Gemm,
-    Illegal,
     Instruction,
     Load,
     Stage,
+    Store,
     decode_uops,
     stage_of,
 )
+from tvmcomp.vta.loops import illegal_loops, iterations
 from tvmcomp.vta.text import format_instruction
-from tvmcomp.vta.tokens import TOKENS, pops, pushes
-from tvmcomp.vta.transfer import dram_rows, padded_shape
+from tvmcomp.vta.tokens import TOKENS, dangling, in_order, pops, pushes, queues_of
 
 __all__ = ["Finding", "check"]
+
+_MOST = 20
+# Two instructions of one stage never race.
+_SIDE_BY_SIDE = (
+    (Stage.LOAD, Stage.COMPUTE),
+    (Stage.STORE, Stage.COMPUTE),
+    (Stage.LOAD, Stage.STORE),
+)
 
 
 @dataclass(frozen=True)
@@ -46,64 +55,69 @@ class Finding:
 
 
 def check(program: Program, config: VtaConfig) -> list[Finding]:
-    """All that is wrong with the order of `program`; none is a proof that every timing gives the same result."""
+    """All that is wrong with the order of `program`; none is a proof that every timing gives the same result.
+
+    Of many races in one launch the first _MOST are shown.
+    """
     findings: list[Finding] = []
     tokens = dict.fromkeys(TOKENS, 0)
     uops = _UopMemory(program, config)
     for launch, stream in enumerate(program.launches):
         order = _Order(stream, tokens)
-        for index, instruction in enumerate(stream):
-            if isinstance(instruction, Illegal):
-                message = f"instruction {index}: {instruction.reason}"
-                findings.append(Finding("illegal", launch, (index,), message))
         if order.blocked:
+            findings += _illegal(launch, stream, program, config)
             findings.append(_deadlock(launch, stream, order))
-            break
+            return findings
         findings += _finish(launch, stream, order)
-        findings += _races(launch, stream, order, uops, config)
+        wrong = list(_illegal(launch, stream, program, config))
+        findings += wrong
+        # What an instruction touches that no machine runs is anybody's guess.
+        if not wrong:
+            findings += _races(launch, stream, order, uops, config)
         tokens = order.tokens
     left = [f"{count} in {queue}" for queue, count in tokens.items() if count]
-    if left and not any(finding.kind == "deadlock" for finding in findings):
+    if left:
         message = f"tokens are left after the last launch: {', '.join(left)}"
         findings.append(Finding("tokens", len(program.launches) - 1, (), message))
     return findings
 
 
+def _illegal(
+    launch: int, stream: Sequence[Instruction], program: Program, config: VtaConfig
+) -> Iterator[Finding]:
+    """Instructions that no machine runs, whatever the micro-ops are."""
+    for index, instruction in enumerate(stream):
+        reason = illegal(instruction, config, program.dram.size)
+        nowhere = dangling(instruction)
+        if reason is None and nowhere:
+            reason = f"{nowhere[0]} names a queue that does not exist; clear it"
+        if reason is not None:
+            message = f"instruction {index} ({format_instruction(instruction)}): {reason}"
+            yield Finding("illegal", launch, (index,), message)
+
+
 class _Order:
-    """Happens-before: clock[i][s] instructions of stage s are complete before instruction i begins."""
+    """Happens-before: clock[i, s] instructions of stage s are complete before instruction i begins."""
 
     def __init__(self, stream: Sequence[Instruction], tokens: dict[str, int]) -> None:
-        self.queues: dict[Stage, list[int]] = {stage: [] for stage in Stage}
-        self.position = np.zeros(len(stream), np.int64)
+        self.queues = {stage: list(queue) for stage, queue in queues_of(stream).items()}
         self.stage = [stage_of(instruction) for instruction in stream]
-        for index, instruction in enumerate(stream):
-            queue = self.queues[stage_of(instruction)]
-            self.position[index] = len(queue)
-            queue.append(index)
+        self.position = np.zeros(len(stream), np.int64)
+        for queue in self.queues.values():
+            self.position[queue] = np.arange(len(queue))
         self.clock = np.zeros((len(stream), len(Stage)), np.int64)
-        self.tokens = dict(tokens)
         # Tokens of earlier launches come first and carry no order within this one.
-        waiting: dict[str, list[int | None]] = {q: [None] * n for q, n in tokens.items()}
-        heads = dict.fromkeys(Stage, 0)
-        moved = True
-        while moved:
-            moved = False
-            for stage in Stage:
-                while heads[stage] < len(self.queues[stage]):
-                    index = self.queues[stage][heads[stage]]
-                    if not all(waiting[token] for token in pops(stream[index])):
-                        break
-                    pushers = [waiting[token].pop(0) for token in pops(stream[index])]
-                    self._enter(index, stage, heads[stage], pushers)
-                    for token in pushes(stream[index]):
-                        waiting[token].append(index)
-                    heads[stage] += 1
-                    moved = True
+        waiting: dict[str, deque[int | None]] = {q: deque([None] * n) for q, n in tokens.items()}
+        rest = queues_of(stream)
+        for index in in_order(rest, lambda head: all(waiting[q] for q in pops(stream[head]))):
+            self._enter(index, [waiting[token].popleft() for token in pops(stream[index])])
+            for token in pushes(stream[index]):
+                waiting[token].append(index)
         self.tokens = {token: len(pushers) for token, pushers in waiting.items()}
-        self.blocked = tuple(q[heads[s]] for s, q in self.queues.items() if heads[s] < len(q))
+        self.blocked = tuple(queue[0] for queue in rest.values() if queue)
 
-    def _enter(self, index: int, stage: Stage, position: int, pushers: list[int | None]) -> None:
-        clock = self.clock[index]
+    def _enter(self, index: int, pushers: list[int | None]) -> None:
+        clock, stage, position = self.clock[index], self.stage[index], self.position[index]
         if position:
             np.maximum(clock, self.clock[self.queues[stage][position - 1]], out=clock)
         for pusher in pushers:
@@ -116,12 +130,14 @@ class _Order:
         after[self.stage[index]] = self.position[index] + 1
         return after
 
-    def unordered(self, index: int, stage: Stage, other: Stage) -> list[int]:
-        """Instructions of `other` that may run before as well as after instruction `index` of `stage`."""
-        queue = self.queues[other]
-        clocks = [int(self.clock[i][stage]) for i in queue]
-        end = bisect_right(clocks, int(self.position[index]))
-        return queue[int(self.clock[index][other]) : end]
+    def unordered(self, stage: Stage, other: Stage) -> Iterator[tuple[int, int]]:
+        """Instructions of `stage`, each with every one of `other` that may run before as well as after it."""
+        queue, against = self.queues[stage], self.queues[other]
+        first = self.clock[queue, other]
+        end = np.searchsorted(self.clock[against, stage], self.position[queue], side="right")
+        for index, begin, stop in zip(queue, first.tolist(), end.tolist(), strict=True):
+            for opposite in against[begin:stop]:
+                yield index, opposite
 
 
 class _UopMemory:
@@ -132,31 +148,30 @@ class _UopMemory:
         self._dram = program.dram
         self._words = np.zeros(config.depth(Memory.UOP), np.uint32)
         self._known = np.zeros(config.depth(Memory.UOP), bool)
-        stores = [i for s in program.launches for i in s if stage_of(i) == Stage.STORE]
-        self._written = [footprint(store, None, config).dram_writes for store in stores]
+        stores = [i for s in program.launches for i in s if isinstance(i, Store)]
+        self._written = [
+            footprint(store, None, config).dram_writes for store in stores if not malformed(store)
+        ]
 
-    def load(self, instruction: Load) -> bool:
-        """Take in a LOAD UOP; False if the program itself writes what it reads, or it reads outside of the image."""
+    def load(self, instruction: Load) -> None:
+        """Take in a LOAD UOP, whose elements exist; what the program itself may have written is not known."""
+        if not instruction.x_size:
+            return
         height, width = padded_shape(instruction)
         begin, end = instruction.sram_base, instruction.sram_base + height * width
         rows = footprint(instruction, None, self._config).dram_reads
         starts, size = dram_rows(instruction, self._config)
-        inside = not len(rows) or rows[-1, 1] <= self._dram.size
-        known = inside and all(overlap_dram(rows, w) is None for w in self._written)
         tile = np.zeros((height, width), np.uint32)
-        if known:
-            for row, start in enumerate(starts.tolist()):
-                words = self._dram[start : start + size].view(np.uint32)
-                tile[instruction.y_pad_0 + row, instruction.x_pad_0 :][: instruction.x_size] = words
-        stop = min(end, len(self._words))
-        self._words[begin:stop] = tile.reshape(-1)[: max(stop - begin, 0)]
-        self._known[begin:stop] = known
-        return known
+        left, right = instruction.x_pad_0, instruction.x_pad_0 + instruction.x_size
+        for row, start in enumerate(starts.tolist(), instruction.y_pad_0):
+            tile[row, left:right] = self._dram[start : start + size].view(np.uint32)
+        self._words[begin:end] = tile.reshape(-1)
+        self._known[begin:end] = all(overlap_dram(rows, w) is None for w in self._written)
 
     def of(self, instruction: Gemm | Alu) -> np.ndarray | None:
-        """[n, 3], None if a micro-op is not known."""
+        """[n, 3]; None if a micro-op is not known."""
         window = slice(instruction.uop_bgn, instruction.uop_end)
-        if iterations(instruction) <= 0 or not self._known[window].all():
+        if not self._known[window].all():
             return None
         return decode_uops(self._words[window], self._config)
 
@@ -191,41 +206,49 @@ def _finish(launch: int, stream: Sequence[Instruction], order: _Order) -> Iterat
 def _races(
     launch: int, stream: Sequence[Instruction], order: _Order, uops: _UopMemory, config: VtaConfig
 ) -> Iterator[Finding]:
-    prints: list[Footprint] = [Footprint()] * len(stream)
-    for stage in Stage:
-        for index in order.queues[stage]:
-            instruction = stream[index]
-            known: np.ndarray | None = None
-            if isinstance(instruction, Gemm | Alu):
-                known = uops.of(instruction)
-                if known is None and iterations(instruction) > 0:
-                    yield Finding(
-                        "undecided", launch, (index,),
-                        f"instruction {index} ({format_instruction(instruction)}) runs micro-ops that the "
-                        "program's image does not hold; it is taken to touch everything",
-                    )  # fmt: skip
-            if (
-                isinstance(instruction, Load)
-                and instruction.memory_type == Memory.UOP
-                and instruction.x_size
-            ):
-                uops.load(instruction)
-            prints[index] = footprint(instruction, known, config)
-    for stage, other in (
-        (Stage.LOAD, Stage.COMPUTE),
-        (Stage.STORE, Stage.COMPUTE),
-        (Stage.LOAD, Stage.STORE),
-    ):
-        for index in order.queues[stage]:
-            for against in order.unordered(index, stage, other):
-                where = _conflict(prints[index], prints[against])
-                if where is not None:
-                    first, second = sorted((index, against))
-                    yield Finding(
-                        "race", launch, (first, second),
-                        f"instructions {first} ({format_instruction(stream[first])}) and {second} "
-                        f"({format_instruction(stream[second])}) both touch {where}, and no token orders them",
-                    )  # fmt: skip
+    prints: list[Footprint] = []
+    for index, instruction in enumerate(stream):
+        known: np.ndarray | None = None
+        if isinstance(instruction, Load) and instruction.memory_type == Memory.UOP:
+            uops.load(instruction)
+        if isinstance(instruction, Gemm | Alu) and iterations(instruction) > 0:
+            known = uops.of(instruction)
+            finding = _micro_ops(launch, index, instruction, known, config)
+            if finding is not None:
+                yield finding
+            if finding is not None and finding.kind == "illegal":
+                prints.append(Footprint())
+                continue
+        prints.append(footprint(instruction, known, config))
+    for first, second, where in islice(_conflicts(order, prints), _MOST):
+        yield Finding(
+            "race", launch, (first, second),
+            f"instructions {first} ({format_instruction(stream[first])}) and {second} "
+            f"({format_instruction(stream[second])}) both touch {where}, and no token orders them",
+        )  # fmt: skip
+
+
+def _conflicts(order: _Order, prints: Sequence[Footprint]) -> Iterator[tuple[int, int, str]]:
+    for stage, other in _SIDE_BY_SIDE:
+        for one, two in order.unordered(stage, other):
+            where = _conflict(prints[one], prints[two])
+            if where is not None:
+                yield min(one, two), max(one, two), where
+
+
+def _micro_ops(
+    launch: int, index: int, instruction: Gemm | Alu, known: np.ndarray | None, config: VtaConfig
+) -> Finding | None:
+    """What is wrong with the micro-ops an instruction runs, or that they are not known."""
+    what = f"instruction {index} ({format_instruction(instruction)})"
+    if known is None:
+        message = (
+            f"{what} runs micro-ops that the program's image does not hold; "
+            "it is taken to touch everything"
+        )
+        return Finding("undecided", launch, (index,), message)
+    reason = illegal_loops(instruction, config, known)
+    return None if reason is None else Finding("illegal", launch, (index,), f"{what}: {reason}")
 
 
 def _conflict(a: Footprint, b: Footprint) -> str | None:

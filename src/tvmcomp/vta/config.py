@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from tvmcomp.errors import VtaError
+from tvmcomp.vta.layout import Layout, layouts
 
 __all__ = ["Memory", "VtaConfig"]
 
 _PAGE = 4096  # DRAM buffers are page aligned, so an element may not be larger
-_UOP_BITS = 32
-_INSTRUCTION_BITS = 128
+_UOP_BYTES = 4
 # The only widths whose storage the original defines without contradiction.
 _WIDTHS = {"LOG_INP_WIDTH": 3, "LOG_WGT_WIDTH": 3, "LOG_ACC_WIDTH": 5}
 
@@ -63,12 +63,7 @@ class VtaConfig:
                     f"an element of the {memory.name} memory has {self.element_bytes(memory)} bytes, "
                     f"more than a page of {_PAGE}; use a smaller LOG_BLOCK or LOG_BATCH"
                 )
-        li, lw, la = (self.log_depth(m) for m in (Memory.INP, Memory.WGT, Memory.ACC))
-        if la + max(la, li) + lw > _UOP_BITS:
-            raise VtaError(
-                f"a micro-op needs {la} + {max(la, li)} + {lw} bits and has {_UOP_BITS}; "
-                "use smaller buffers or larger tiles"
-            )
+        _ = self.layouts  # Refuses an instruction or a micro-op that does not fit its word.
 
     @classmethod
     def load(cls, path: Path) -> VtaConfig:
@@ -77,7 +72,7 @@ class VtaConfig:
             data = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise VtaError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise VtaError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise VtaError(f"{path}: holds a {type(data).__name__}, not an object of settings")
@@ -115,10 +110,16 @@ class VtaConfig:
         """Columns of every tile, rows of a weight tile."""
         return 1 << self.log_block
 
+    @cached_property
+    def layouts(self) -> Mapping[int | str, Layout]:
+        """Opcode, or layout.UOP, -> where the fields of that instruction stand."""
+        depths = (self.log_depth(m) for m in (Memory.UOP, Memory.INP, Memory.WGT, Memory.ACC))
+        return layouts(*depths)
+
     def element_bytes(self, memory: Memory) -> int:
         """Bytes of one element in DRAM, which for ACC_8BIT is a quarter of what it takes on chip."""
         if memory == Memory.UOP:
-            return _UOP_BITS // 8
+            return _UOP_BYTES
         if memory == Memory.WGT:
             return self.block * self.block
         return self.batch * self.block * (4 if memory == Memory.ACC else 1)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tvmcomp.vta.compute import expand, iterations, loops_of, operands
+from tvmcomp.vta.bounds import dram_rows, on_chip, padded_shape
 from tvmcomp.vta.config import Memory, VtaConfig
 from tvmcomp.vta.isa import Alu, Gemm, Instruction, Load, Store
-from tvmcomp.vta.transfer import dram_rows, padded_shape
+from tvmcomp.vta.loops import iterations, loops_of, operands, reached
 
 __all__ = ["Footprint", "footprint", "overlap_dram"]
 
@@ -25,13 +25,15 @@ class Footprint:
 
 
 def footprint(instruction: Instruction, uops: np.ndarray | None, config: VtaConfig) -> Footprint:
-    """`uops`: [n, 3], the micro-ops of a GEMM or ALU; None if unknown, which is every element there is."""
+    """`uops`: [n, 3], the micro-ops of a GEMM or ALU; None if unknown, which is every element there is.
+
+    The caller knows that all elements exist.
+    """
     if isinstance(instruction, Load) and instruction.x_size:
-        memory = Memory(min(instruction.memory_type, Memory.ACC_8BIT))
-        on_chip = Memory.ACC if memory == Memory.ACC_8BIT else memory
+        memory = on_chip(Memory(instruction.memory_type))
         height, width = padded_shape(instruction)
         written = _run(instruction.sram_base, height * width)
-        return Footprint(writes={on_chip: written}, dram_reads=_rows(instruction, config))
+        return Footprint(writes={memory: written}, dram_reads=_rows(instruction, config))
     if isinstance(instruction, Store) and instruction.x_size:
         read = _run(instruction.sram_base, instruction.x_size * instruction.y_size)
         return Footprint(reads={Memory.ACC: read}, dram_writes=_rows(instruction, config))
@@ -57,11 +59,11 @@ def _loops(instruction: Gemm | Alu, uops: np.ndarray | None, config: VtaConfig) 
     if uops is None:
         masks = [(1 << config.depth(memory)) - 1 for _, memory, _, _ in columns]
     else:
-        steps = expand(uops, loops_of(instruction))
-        masks = [_mask(steps[:, column]) for column in range(len(columns))]
+        loops = loops_of(instruction)
+        masks = [_mask(reached(uops, loops, column)) for column in range(len(columns))]
     for (_, memory, _, _), mask in zip(columns, masks, strict=True):
         reads[memory] = reads.get(memory, 0) | mask
-    # A GEMM and an ALU instruction also read what they write; so does nobody mind a reset.
+    # All but a reset read what they write; that a reset does not changes no race.
     return Footprint(reads=reads, writes={Memory.ACC: masks[0]})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvmcomp.errors import VtaError
 from tvmcomp.vta.config import Memory, VtaConfig
-from tvmcomp.vta.layout import ALU, FINISH, GEMM, LOAD, STORE, UOP, layouts
+from tvmcomp.vta.layout import ALU, FINISH, GEMM, LOAD, STORE, UOP
 
 __all__ = [
     "INSTRUCTION_BYTES",
@@ -181,7 +181,7 @@ def encode(instruction: Instruction, config: VtaConfig) -> bytes:
         return instruction.word.to_bytes(INSTRUCTION_BYTES, "little")
     values = {field.name: int(getattr(instruction, field.name)) for field in fields(instruction)}
     reserved = values.pop("reserved")
-    layout = layouts(config)[instruction.opcode]
+    layout = config.layouts[instruction.opcode]
     if layout.reserved(reserved) != reserved or reserved >> layout.bits:
         raise VtaError(f"{layout.kind}: reserved is {reserved:#x}, which overlaps a field")
     word = layout.pack({"opcode": instruction.opcode, **values}) | reserved
@@ -196,7 +196,7 @@ def decode(data: bytes, config: VtaConfig) -> Instruction:
     kind = _KINDS.get(word & 7)
     if kind is None:
         return Illegal(word)
-    layout = layouts(config)[kind.opcode]
+    layout = config.layouts[kind.opcode]
     values = layout.unpack(word)
     del values["opcode"]
     return kind(**values, reserved=layout.reserved(word))
@@ -204,14 +204,14 @@ def decode(data: bytes, config: VtaConfig) -> Instruction:
 
 def encode_uops(uops: Iterable[Uop], config: VtaConfig) -> np.ndarray:
     """uint32 [n]. Raises VtaError if an index overflows."""
-    layout = layouts(config)[UOP]
+    layout = config.layouts[UOP]
     words = [layout.pack({"dst": u.dst, "src": u.src, "wgt": u.wgt}) for u in uops]
     return np.array(words, np.uint32)
 
 
 def decode_uops(words: np.ndarray, config: VtaConfig) -> np.ndarray:
     """int64 [n, 3]: dst, src, wgt of each uint32 word."""
-    table = layouts(config)[UOP].fields
+    table = config.layouts[UOP].fields
     wide = words.astype(np.int64)
     columns = [wide >> field.bit & field.high for field in table.values()]
     return np.stack(columns, axis=-1)

@@ -30,16 +30,18 @@ _Expr: TypeAlias = Any  # TVM's builder is dynamic
 def kernels(config: VtaConfig) -> Mapping[str, Kernel]:
     """ "gemm", and "min", "max", "add", "shr", "mul" each with "_imm" or "_acc"; compiled once per process.
 
-    gemm(acc, inp, wgt, uops, loops), op_imm(acc, uops, loops, imm), op_acc(acc, uops, loops), over whole memories:
+    gemm(acc, inp, wgt, uops, loops), op_imm(acc, uops, loops, imm), op_acc(acc, uops, loops), over whole memories;
+    shr_both(acc, uops, loops, imm) shifts by ACC[src] into the direction of imm, as hardware does:
     acc int32 [depth * B*K], inp int8 [depth * B*K], wgt int8 [depth * K_in*K_out] (transposed), uops int32 [n * 3],
     loops int32 [8] = iter_out, iter_in, then the factors of dst, src and wgt, each out and in.
     The caller has checked every index. The result is 1 if a lane was to shift by more than LARGEST_SHIFT, else 0.
     """
     functions = {"gemm": _gemm(config)}
     for op in AluOp:
-        for suffix in ("imm", "acc"):
-            name = f"{op.name.lower()}_{suffix}"
-            functions[name] = _alu(config, op, name, immediate=suffix == "imm")
+        for source in ("imm", "acc"):
+            name = f"{op.name.lower()}_{source}"
+            functions[name] = _alu(config, op, name, source)
+    functions["shr_both"] = _alu(config, AluOp.SHR, "shr_both", "both")
     library = tvm.compile(tvm.IRModule(functions), target=detect().narrowed().tvm_target())
     return {name: _callable(library[name]) for name in functions}
 
@@ -81,34 +83,36 @@ def _gemm(config: VtaConfig) -> _Expr:
     return builder.get()
 
 
-def _alu(config: VtaConfig, op: AluOp, name: str, *, immediate: bool) -> _Expr:
-    """acc[dst] = op(acc[dst], imm or acc[src]), in the order of the loops."""
+def _alu(config: VtaConfig, op: AluOp, name: str, source: str) -> _Expr:
+    """acc[dst] = op(acc[dst], imm or acc[src]), in the order of the loops; `source`: imm, acc, or both."""
     lanes = config.batch * config.block
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         _head(name)
         acc = _memory(config, Memory.ACC)
         uops, loops = _argument("uops"), _argument("loops")
-        imm: _Expr = T.arg("imm", T.int32()) if immediate else None
+        imm: _Expr = T.arg("imm", T.int32()) if source != "acc" else None
         status = _argument("status")
 
         def step(dst: _Expr, src: _Expr, _: _Expr) -> None:
             at = _range(dst * lanes, lanes)
             x = T.bind(acc[at])
-            y = _splat(imm, lanes) if immediate else T.bind(acc[_range(src * lanes, lanes)])
+            fixed = source == "imm"
+            y = _splat(imm, lanes) if fixed else T.bind(acc[_range(src * lanes, lanes)])
+            sign = y if source == "acc" else _splat(imm, lanes)
             if op == AluOp.SHR:
                 with T.serial(_i64(0), _i64(lanes)) as lane:
-                    amount = imm if immediate else acc[src * lanes + lane]
+                    amount = imm if fixed else acc[src * lanes + lane]
                     beyond = tirx.any(amount > LARGEST_SHIFT, amount < -LARGEST_SHIFT)
                     flag = tirx.Cast("int32", beyond)
                     T.buffer_store(status, tirx.Max(status[_i64(0)], flag), [_i64(0)])
-            T.buffer_store(acc, _apply(op, x, y, lanes), [at])
+            T.buffer_store(acc, _apply(op, x, y, sign, lanes), [at])
 
         _nest(uops, loops, step)
     return builder.get()
 
 
-def _apply(op: AluOp, x: _Expr, y: _Expr, lanes: int) -> _Expr:
+def _apply(op: AluOp, x: _Expr, y: _Expr, sign: _Expr, lanes: int) -> _Expr:
     if op == AluOp.MIN:
         return tirx.Min(x, y)
     if op == AluOp.MAX:
@@ -120,7 +124,7 @@ def _apply(op: AluOp, x: _Expr, y: _Expr, lanes: int) -> _Expr:
     unsigned = tirx.reinterpret(_lanes("uint32", lanes), x)
     amount = tirx.reinterpret(_lanes("uint32", lanes), tirx.bitwise_and(zero - y, mask))
     left = tirx.reinterpret(_lanes("int32", lanes), tirx.shift_left(unsigned, amount))
-    return tirx.Select(y < zero, left, right)
+    return tirx.Select(sign < zero, left, right)
 
 
 def _wrapping(x: _Expr, y: _Expr, lanes: int, *, product: bool) -> _Expr:

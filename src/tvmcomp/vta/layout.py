@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from tvmcomp.errors import VtaError
-from tvmcomp.vta.config import Memory, VtaConfig
 
 __all__ = [
     "ALU",
@@ -87,11 +86,11 @@ class Layout:
 
 
 @cache
-def layouts(config: VtaConfig) -> Mapping[int | str, Layout]:
-    """Opcode, or UOP, -> layout. Raises VtaError if an instruction does not fit 128 bits."""
-    lu, li, lw, la = (
-        config.log_depth(memory) for memory in (Memory.UOP, Memory.INP, Memory.WGT, Memory.ACC)
-    )
+def layouts(lu: int, li: int, lw: int, la: int) -> Mapping[int | str, Layout]:
+    """Opcode, or UOP, -> layout, for log2 depths of the UOP, INP, WGT and ACC memories.
+
+    Raises VtaError if an instruction does not fit 128 bits, or a micro-op 32.
+    """
     memory = (
         ("memory_type", 3), ("sram_base", 16), ("dram_base", 32), ("y_size", 16), ("x_size", 16),
         ("x_stride", 16), ("y_pad_0", 4), ("y_pad_1", 4), ("x_pad_0", 4), ("x_pad_1", 4),

@@ -10,11 +10,10 @@ from tvmcomp.vta.config import VtaConfig
 from tvmcomp.vta.container import Program
 from tvmcomp.vta.isa import Stage
 from tvmcomp.vta.text import format_instruction
-from tvmcomp.vta.timing import Event, Profile
+from tvmcomp.vta.timing import BUS_BYTES, STORE_BYTES, Event, Profile
 
 __all__ = ["Roofline", "gantt", "roofline"]
 
-_BUS_BYTES = 8
 _WIDTH, _ROW, _LEFT, _TOP = 1200, 40, 90, 30
 _COLOURS = {Stage.LOAD: "#4c78a8", Stage.COMPUTE: "#f58518", Stage.STORE: "#54a24b"}
 _WAIT = "#d9d9d9"
@@ -24,8 +23,8 @@ _WAIT = "#d9d9d9"
 class Roofline:
     """int8 operations (two per multiply-accumulate) per cycle: reached, and the two bounds on it.
 
-    intensity: operations per byte of DRAM traffic; peak: the GEMM unit's; memory: intensity times the bus's bytes
-    per cycle; bound: "compute" or "memory", whichever is lower.
+    intensity: operations per byte of DRAM traffic; peak: the GEMM unit's; memory: what the read or the write channel,
+    whichever has more to do, lets through; bound: "compute" or "memory", whichever is lower.
     """
 
     intensity: float
@@ -51,7 +50,9 @@ def roofline(profile: Profile, config: VtaConfig) -> Roofline:
     intensity = operations / traffic if traffic else 0.0
     peak = 2 * config.batch * config.block**2 / profile.timing.gemm[0]
     reached = operations / profile.cycles if profile.cycles else 0.0
-    return Roofline(intensity, reached, peak, intensity * _BUS_BYTES)
+    writing = profile.timing.store[0] * profile.bytes_written / STORE_BYTES
+    busy = max(profile.bytes_read / BUS_BYTES, writing)
+    return Roofline(intensity, reached, peak, operations / busy if busy else peak)
 
 
 def gantt(profile: Profile, program: Program) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tvmcomp.vta.compute import expand, iterations, loops_of
 from tvmcomp.vta.config import Memory, VtaConfig
 from tvmcomp.vta.isa import (
     Alu,
@@ -16,10 +15,11 @@ from tvmcomp.vta.isa import (
     Illegal,
     Instruction,
     Load,
-    Stage,
     Store,
-    stage_of,
 )
+from tvmcomp.vta.layout import DEPENDENCIES
+from tvmcomp.vta.loops import iterations, loops_of, steps
+from tvmcomp.vta.tokens import dangling
 
 __all__ = ["unportable", "unportable_uops"]
 
@@ -34,26 +34,42 @@ def unportable(instruction: Instruction, config: VtaConfig) -> str | None:
     return next(_reasons(instruction, config), None)
 
 
-def unportable_uops(instruction: Gemm | Alu, uops: np.ndarray) -> str | None:
+def unportable_uops(instruction: Gemm | Alu, uops: np.ndarray, config: VtaConfig) -> str | None:
     """Why it does not with these micro-ops, [n, 3] as `decode_uops` gives them."""
-    steps = expand(uops, loops_of(instruction))
-    if isinstance(instruction, Alu):
-        if uops[:, 2].any():
-            return (
-                "an ALU micro-op with a wgt index: pipelined hardware adds it to src; set it to 0"
-            )
-        read = steps[:, :1] if instruction.use_imm else steps[:, :2]
-        if (read[1:] == steps[:-1, :1]).any():
+    if isinstance(instruction, Alu) and uops[:, 2].any():
+        return "an ALU micro-op with a wgt index: pipelined hardware adds it to src; set it to 0"
+    if isinstance(instruction, Alu) and not instruction.use_imm:
+        narrow = config.depth(Memory.INP)
+        if int(uops[:, 1].max()) >= narrow:
+            return f"an ALU micro-op with src {int(uops[:, 1].max())}; some hardware reads it modulo {narrow}"
+        before, after = _pairs(instruction, uops, 1)
+        if (after[:, 1] == before[:, 0]).any():
             return "an ALU iteration reads what the one before it writes; pipelined hardware forbids it"
-        return None
     for distance in range(1, _IN_FLIGHT + 1):
-        same = steps[distance:, 0] == steps[:-distance, 0]
+        before, after = _pairs(instruction, uops, distance)
+        same = before[:, 0] == after[:, 0]
         if same.any() and not instruction.reset:
             return (
-                f"GEMM iterations {distance} apart add to ACC element "
-                f"{steps[:-distance, 0][same][0]}; hardware needs {_IN_FLIGHT} others between them"
+                f"iterations {distance} apart write ACC element {before[:, 0][same][0]}; "
+                f"hardware needs {_IN_FLIGHT} others between them"
             )
     return None
+
+
+def _pairs(
+    instruction: Gemm | Alu, uops: np.ndarray, distance: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations and those `distance` later, both [n, 3]: one pair of every kind there is.
+
+    Their difference depends on the first one's micro-op and on which loops turn over between them alone, so the first
+    round of both loops and the end of the inner one have them all.
+    """
+    per_round, total = instruction.iter_in * len(uops), iterations(instruction)
+    ends = np.arange(max(per_round - distance, 0), per_round)
+    times = np.unique(np.concatenate([np.arange(len(uops)), ends]))
+    times = times[times + distance < total]
+    loops = loops_of(instruction)
+    return steps(uops, loops, times), steps(uops, loops, times + distance)
 
 
 def _reasons(instruction: Instruction, config: VtaConfig) -> Iterator[str]:
@@ -62,18 +78,14 @@ def _reasons(instruction: Instruction, config: VtaConfig) -> Iterator[str]:
         return
     if instruction.reserved:
         yield f"bits that belong to no field are set ({instruction.reserved:#x}); clear them"
-    stage = stage_of(instruction)
-    if stage == Stage.LOAD and (instruction.pop_prev or instruction.push_prev):
-        yield "the load queue has no stage before it; clear pop_prev and push_prev"
-    if stage == Stage.STORE and (instruction.pop_next or instruction.push_next):
-        yield "the store queue has no stage behind it; clear pop_next and push_next"
+    nowhere = dangling(instruction)
+    if nowhere:
+        yield f"{nowhere[0]} names a queue that does not exist; clear it"
     if isinstance(instruction, Load | Store):
         yield from _transfer(instruction, config)
     elif isinstance(instruction, Gemm | Alu):
         yield from _loops(instruction)
-    elif isinstance(instruction, Finish) and any(
-        (instruction.pop_prev, instruction.pop_next, instruction.push_prev, instruction.push_next)
-    ):
+    elif isinstance(instruction, Finish) and any(getattr(instruction, f) for f in DEPENDENCIES):
         yield "FINISH carries tokens; let a NOP before it take them"
 
 

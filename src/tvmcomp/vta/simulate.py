@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from tvmcomp.vta.config import Memory, VtaConfig
 from tvmcomp.vta.container import PAGE, Program
 from tvmcomp.vta.isa import (
     Alu,
+    AluOp,
     Finish,
     Gemm,
     Illegal,
@@ -20,21 +22,24 @@ from tvmcomp.vta.isa import (
     Stage,
     Store,
     decode_uops,
-    stage_of,
 )
+from tvmcomp.vta.loops import iterations
 from tvmcomp.vta.machine import Counters, Fault, Machine, Mode
 from tvmcomp.vta.portable import unportable, unportable_uops
 from tvmcomp.vta.text import format_instruction
-from tvmcomp.vta.tokens import TOKENS, dangling, pops, pushes
+from tvmcomp.vta.tokens import TOKENS, dangling, in_order, pops, pushes, queues_of
 
-__all__ = ["Result", "Simulator", "simulate"]
+__all__ = ["LIMIT", "Result", "Simulator", "simulate"]
+
+# GEMM and ALU iterations of a program: minutes, and some hundred ResNet-18s.
+LIMIT = 1 << 32
 
 
 @dataclass(eq=False)
 class Result:
     """What a program did; `error` is None or says which instruction failed and why.
 
-    dram: uint8 [bytes]; insns_left: instructions of the last launch that did not run; tokens_left: per queue.
+    dram: uint8 [bytes]; insns_left: instructions of the launches begun that did not run; tokens_left: per queue.
     """
 
     dram: np.ndarray
@@ -63,12 +68,15 @@ def simulate(
     mode: Mode = Mode.REFERENCE,
     start: Stage = Stage.COMPUTE,
     fill: int = 0,
+    limit: int = LIMIT,
 ) -> Result:
     """Run every launch of `program` on a machine whose memories hold the byte `fill`; the program stays as it is.
 
     `start` is the queue that runs first; a program that is ordered by its tokens gives the same result for all three.
+    More than `limit` GEMM and ALU iterations are an error.
     """
-    simulator = Simulator(config, program.dram.copy(), mode=mode, start=start, fill=fill)
+    dram = program.dram.copy()
+    simulator = Simulator(config, dram, mode=mode, start=start, fill=fill, limit=limit)
     error = None
     for launch, stream in enumerate(program.launches):
         error = simulator.launch(stream, name=f"launch {launch}")
@@ -95,10 +103,12 @@ class Simulator:
     mode: Mode = Mode.REFERENCE
     start: Stage = Stage.COMPUTE
     fill: int = 0
+    limit: int = LIMIT
     counters: Counters = field(default_factory=Counters)
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOKENS, 0))
     executed: int = 0
     insns_left: int = 0
+    iterations: int = 0
     machine: Machine = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,51 +116,40 @@ class Simulator:
 
     def launch(self, stream: tuple[Instruction, ...], name: str = "launch") -> str | None:
         """Run one stream until nothing moves; None, or what went wrong."""
-        queues = {stage: [] for stage in Stage}  # type: dict[Stage, list[int]]
-        for index, instruction in enumerate(stream):
-            queues[stage_of(instruction)].append(index)
-        heads = dict.fromkeys(Stage, 0)
+        queues = queues_of(stream)
         finished: int | None = None
-        order = [Stage((self.start + turn) % len(Stage)) for turn in range(len(Stage))]
-        moved = True
         try:
-            while moved:
-                moved = False
-                for stage in order:
-                    while heads[stage] < len(queues[stage]):
-                        index = queues[stage][heads[stage]]
-                        if not self._ready(stream[index]):
-                            break
-                        if finished is not None:
-                            raise _At(index, f"runs after FINISH, instruction {finished}")
-                        self._run(stream[index], index)
-                        heads[stage] += 1
-                        moved = True
-                        if isinstance(stream[index], Finish):
-                            finished = index
+            for index in in_order(queues, lambda head: self._ready(stream[head]), self.start):
+                if finished is not None:
+                    raise _At(index, f"runs after FINISH, instruction {finished}")
+                self._run(stream[index], index)
+                if isinstance(stream[index], Finish):
+                    finished = index
         except _At as fault:
-            done = sum(heads.values())
-            self.insns_left = len(stream) - done
             text = format_instruction(stream[fault.index])
             return f"{name}, instruction {fault.index} ({text}): {fault.reason}"
-        self.insns_left = len(stream) - sum(heads.values())
-        waiting = [queues[s][heads[s]] for s in Stage if heads[s] < len(queues[s])]
-        return self._verdict(name, stream, waiting, finished)
+        finally:
+            self.insns_left += sum(map(len, queues.values()))
+        return self._verdict(name, stream, queues, finished)
 
     def _verdict(
-        self, name: str, stream: tuple[Instruction, ...], waiting: list[int], finished: int | None
+        self,
+        name: str,
+        stream: tuple[Instruction, ...],
+        queues: Mapping[Stage, deque[int]],
+        finished: int | None,
     ) -> str | None:
         blocked = "; ".join(
             f"instruction {i} ({format_instruction(stream[i])}) waits for {' and '.join(self._lacking(stream[i]))}"
-            for i in waiting
+            for i in (queue[0] for queue in queues.values() if queue)
         )
-        if finished is None and waiting:
+        if finished is None and blocked:
             return f"{name}: deadlock: {blocked}"
         if finished is None:
             return f"{name}: no FINISH; end the stream with one"
         if self.mode != Mode.STRICT:
             return None
-        if waiting:
+        if blocked:
             return f"{name}: instructions are left behind FINISH, instruction {finished}: {blocked}"
         left = [f"{count} in {queue}" for queue, count in self.tokens.items() if count]
         return (
@@ -188,16 +187,28 @@ class Simulator:
             transfer.load(instruction, self.machine, self.dram, self.counters, self.mode)
         elif isinstance(instruction, Store):
             transfer.store(instruction, self.machine, self.dram, self.counters, self.mode)
-        elif isinstance(instruction, Gemm):
+        elif isinstance(instruction, Gemm | Alu):
+            self._count(iterations(instruction))
+        if isinstance(instruction, Gemm):
             compute.gemm(instruction, self.machine, self.counters, self.mode)
         elif isinstance(instruction, Alu):
             compute.alu(instruction, self.machine, self.counters, self.mode)
+
+    def _count(self, amount: int) -> None:
+        """Refuse what would run for hours; no instruction is too long for its fields to say so."""
+        self.iterations += max(amount, 0)
+        if self.iterations > self.limit:
+            raise Fault(
+                f"{self.iterations} iterations of GEMM and ALU so far, more than the limit of {self.limit}; "
+                "shorten the loops or raise the limit"
+            )
 
     def _check_portable(self, instruction: Instruction) -> None:
         reason = unportable(instruction, self.config)
         if reason is None and isinstance(instruction, Gemm | Alu):
             words = self.machine.uop[instruction.uop_bgn : instruction.uop_end]
-            reason = unportable_uops(instruction, decode_uops(words, self.config))
+            uops = decode_uops(words, self.config)
+            reason = unportable_uops(instruction, uops, self.config)
         if reason is not None:
             raise Fault(f"not portable: {reason}")
 
@@ -205,18 +216,14 @@ class Simulator:
 def _check_hardware(instruction: Instruction) -> None:
     """What hangs the RTL."""
     reason = None
-    if isinstance(instruction, Load) and instruction.x_size:
+    if isinstance(instruction, Load | Store) and instruction.x_size:
         if instruction.memory_type == Memory.ACC_8BIT:
             reason = "ACC_8BIT is not in hardware, which hangs; load int32"
         elif not instruction.y_size:
-            reason = "y_size is 0 with x_size > 0, which hangs hardware"
-    elif isinstance(instruction, Alu) and instruction.alu_opcode > 3:
+            reason = "y_size is 0 with x_size > 0, which hangs hardware; use x_size 0"
+    elif isinstance(instruction, Alu) and instruction.alu_opcode >= AluOp.MUL:
         reason = f"alu_opcode {instruction.alu_opcode} is not in hardware, which hangs"
-    if (
-        reason is None
-        and isinstance(instruction, Gemm | Alu)
-        and compute.iterations(instruction) <= 0
-    ):
+    elif isinstance(instruction, Gemm | Alu) and iterations(instruction) <= 0:
         reason = "no iterations: hardware counts down from a wrapped number and runs thousands"
     if reason is not None:
         raise Fault(reason)

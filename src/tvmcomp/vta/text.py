@@ -20,10 +20,10 @@ from typing import Any
 from tvmcomp.errors import VtaError
 from tvmcomp.vta.config import Memory
 from tvmcomp.vta.isa import Alu, AluOp, Finish, Gemm, Illegal, Instruction, Load, Store
+from tvmcomp.vta.layout import DEPENDENCIES
 
-__all__ = ["format_instruction", "parse_instruction"]
+__all__ = ["format_instruction", "parse_instruction", "parse_number"]
 
-_FLAGS = ("pop_prev", "pop_next", "push_prev", "push_next")
 # Key -> (fields, separator); a key with one field has none.
 _TRANSFER: Mapping[str, tuple[tuple[str, ...], str]] = {
     "sram": (("sram_base",), ""),
@@ -62,7 +62,7 @@ _SUFFIXES: Mapping[type, tuple[str, type[Memory] | type[AluOp]]] = {
     Store: ("memory_type", Memory),
     Alu: ("alu_opcode", AluOp),
 }
-_NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]+|\d+)")
+_NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]{1,64}|[0-9]{1,64})")
 
 
 def format_instruction(instruction: Instruction) -> str:
@@ -79,7 +79,7 @@ def format_instruction(instruction: Instruction) -> str:
         elif values != [getattr(default, name) for name in names]:
             texts = [f"{v:#x}" if key in _HEX else str(v) for v in values]
             parts.append(f"{key}={separator.join(texts)}")
-    flags = ("reset", *_FLAGS)
+    flags = ("reset", *DEPENDENCIES)
     return " ".join([*parts, *(flag for flag in flags if getattr(instruction, flag, 0))])
 
 
@@ -121,8 +121,8 @@ def _suffix(kind: type, mnemonic: str, suffix: str) -> dict[str, int]:
         return {}
     field, names = _SUFFIXES[kind]
     choices = {member.name.lower(): int(member) for member in names}
-    if suffix.isdecimal():
-        return {field: int(suffix)}
+    if _NUMBER.fullmatch(suffix):
+        return {field: parse_number(suffix)}
     if suffix not in choices:
         example = f"{mnemonic.partition('.')[0]}.{next(iter(choices))}"
         raise VtaError(f"{mnemonic!r}: use one of .{', .'.join(choices)}, as in {example}")
@@ -144,15 +144,25 @@ def _keyword(kind: type, key: str, text: str) -> dict[str, int]:
 
 
 def _flag(kind: type, word: str) -> dict[str, int]:
-    if word in _FLAGS or (word == "reset" and kind in (Gemm, Alu)):
+    if word in DEPENDENCIES or (word == "reset" and kind in (Gemm, Alu)):
         return {word: 1}
-    raise VtaError(f"{word!r} is neither key=value nor a flag; the flags are {', '.join(_FLAGS)}")
+    raise VtaError(
+        f"{word!r} is neither key=value nor a flag; the flags are {', '.join(DEPENDENCIES)}"
+    )
+
+
+def parse_number(text: str) -> int:
+    """A decimal or 0x number. Raises VtaError."""
+    if not _NUMBER.fullmatch(text):
+        raise VtaError(f"{text[:40]!r} is not a number; write it like 12, -3 or 0x1f")
+    return int(text, 16 if "x" in text.lower() else 10)
 
 
 def _number(key: str, text: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise VtaError(f"{key}: {text!r} is not a number; write it like 12 or 0x1f")
-    return int(text, 0)
+    try:
+        return parse_number(text)
+    except VtaError as error:
+        raise VtaError(f"{key}: {error}") from None
 
 
 def _word(words: list[str]) -> Illegal:

@@ -8,34 +8,43 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from tvmcomp.errors import VtaError
-from tvmcomp.vta.compute import iterations
+from tvmcomp.vta.bounds import dram_rows, illegal, on_chip, padded_shape
 from tvmcomp.vta.config import Memory, VtaConfig
 from tvmcomp.vta.container import Program
-from tvmcomp.vta.footprint import footprint
 from tvmcomp.vta.isa import (
     INSTRUCTION_BYTES,
     Alu,
     Finish,
     Gemm,
-    Illegal,
     Instruction,
     Load,
     Stage,
     Store,
     stage_of,
 )
-from tvmcomp.vta.tokens import TOKENS, pops, pushes
-from tvmcomp.vta.transfer import dram_rows, padded_shape
+from tvmcomp.vta.loops import iterations
+from tvmcomp.vta.text import format_instruction
+from tvmcomp.vta.tokens import TOKENS, pops, pushes, queues_of
 
-__all__ = ["CLASSIC", "PIPELINED", "TIMINGS", "Event", "Profile", "Timing", "profile"]
+__all__ = [
+    "BUS_BYTES",
+    "CLASSIC",
+    "PIPELINED",
+    "STORE_BYTES",
+    "TIMINGS",
+    "Event",
+    "Profile",
+    "Timing",
+    "profile",
+]
 
-_BUS_BYTES = 8  # a beat, and the zeros that padding writes in a cycle
-_STORE_BYTES = 16
+BUS_BYTES = 8  # a beat, and the zeros that padding writes in a cycle
+STORE_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,8 @@ class Event:
 
 @dataclass(frozen=True)
 class Profile:
-    """cycles: over all launches; macs: int8 multiply-accumulates; bytes_read, bytes_written: DRAM traffic."""
+    """cycles: over all launches; macs: int8 multiply-accumulates; bytes_read, bytes_written: DRAM traffic of
+    LOAD and STORE, without the instructions."""
 
     timing: Timing
     cycles: int
@@ -111,25 +121,34 @@ _Process: TypeAlias = Generator[int | str, int, None]
 
 
 def profile(program: Program, config: VtaConfig, timing: Timing = CLASSIC) -> Profile:
-    """When every instruction runs. Raises VtaError on a deadlock, a missing FINISH, or an illegal instruction."""
+    """When every instruction runs. Raises VtaError on a deadlock, a missing FINISH, or an illegal instruction.
+
+    Instructions that still wait when FINISH has run are left out, as the simulator leaves them.
+    """
     start, events = 0, list[Event]()
     tokens = dict.fromkeys(TOKENS, 0)
-    for launch, stream in enumerate(program.launches):
-        run = _Launch(launch, stream, config, timing, start, tokens)
+    for launch in range(len(program.launches)):
+        run = _Launch(program, launch, config, timing, start, tokens)
         start = run.run()
         events += run.events
         tokens = {queue: len(times) for queue, times in run.tokens.items()}
     every = [i for stream in program.launches for i in stream]
     gemms = [i for i in every if isinstance(i, Gemm) and not i.reset]
-    prints = [footprint(i, None, config) for i in every if isinstance(i, Load | Store)]
     return Profile(
         timing=timing,
         cycles=start,
         events=tuple(events),
-        macs=sum(map(iterations, gemms)) * config.batch * config.block**2,
-        bytes_read=sum(int((p.dram_reads[:, 1] - p.dram_reads[:, 0]).sum()) for p in prints),
-        bytes_written=sum(int((p.dram_writes[:, 1] - p.dram_writes[:, 0]).sum()) for p in prints),
+        macs=sum(max(iterations(i), 0) for i in gemms) * config.batch * config.block**2,
+        bytes_read=sum(_traffic(i, config) for i in every if isinstance(i, Load)),
+        bytes_written=sum(_traffic(i, config) for i in every if isinstance(i, Store)),
     )
+
+
+def _traffic(instruction: Load | Store, config: VtaConfig) -> int:
+    if not instruction.x_size:
+        return 0
+    starts, size = dram_rows(instruction, config)
+    return len(starts) * size
 
 
 class _Channel:
@@ -153,8 +172,8 @@ class _Channel:
 class _Launch:
     def __init__(
         self,
+        program: Program,
         launch: int,
-        stream: Sequence[Instruction],
         config: VtaConfig,
         timing: Timing,
         start: int,
@@ -163,14 +182,13 @@ class _Launch:
         self.events: list[Event] = []
         self.tokens = {queue: deque([start] * count) for queue, count in tokens.items()}
         self._launch = launch
-        self._stream = stream
+        self._stream = program.launches[launch]
+        self._dram_bytes = program.dram.size
         self._config = config
         self._timing = timing
         self._start = start
         self._channel = _Channel(timing)
-        self._queues: dict[Stage, list[int]] = {stage: [] for stage in Stage}
-        for index, instruction in enumerate(stream):
-            self._queues[stage_of(instruction)].append(index)
+        self._queues = queues_of(self._stream)
         self._finish: int | None = None
         self._agenda: list[tuple[int, int, _Process]] = []
         self._waiting: dict[str, _Process] = {}
@@ -178,9 +196,7 @@ class _Launch:
 
     def run(self) -> int:
         """The cycle at which FINISH ends."""
-        for index, instruction in enumerate(self._stream):
-            if isinstance(instruction, Illegal):
-                raise VtaError(f"launch {self._launch}, instruction {index}: {instruction.reason}")
+        self._refuse_illegal()
         for stage in Stage:
             self.tokens[f"dispatch {stage}"] = deque()
         for process in (self._fetch(), *map(self._work, Stage)):
@@ -191,13 +207,28 @@ class _Launch:
                 self._go_on(process, process.send(now), now)
             except StopIteration:
                 continue
-        if self._finish is None or self._waiting:
-            queues = ", ".join(sorted(self._waiting))
-            reason = f"deadlock: nothing comes into {queues}" if queues else "no FINISH"
-            raise VtaError(f"launch {self._launch}: {reason}")
+        if self._finish is None:
+            raise VtaError(f"launch {self._launch}: {self._stuck() or 'no FINISH'}")
         for stage in Stage:
             del self.tokens[f"dispatch {stage}"]
         return self._finish
+
+    def _refuse_illegal(self) -> None:
+        for index, instruction in enumerate(self._stream):
+            reason = illegal(instruction, self._config, self._dram_bytes)
+            if reason is not None:
+                text = format_instruction(instruction)
+                raise VtaError(f"launch {self._launch}, instruction {index} ({text}): {reason}")
+
+    def _stuck(self) -> str | None:
+        blocked = []
+        for queue in (name for name in TOKENS if name in self._waiting):
+            stage = TOKENS[queue].to
+            done = sum(event.stage == stage for event in self.events)
+            index = self._queues[stage][done]
+            text = format_instruction(self._stream[index])
+            blocked.append(f"instruction {index} ({text}) waits for a token in {queue}")
+        return f"deadlock: {'; '.join(blocked)}" if blocked else None
 
     def _go_on(self, process: _Process, wish: int | str, now: int = 0) -> None:
         if isinstance(wish, int):
@@ -219,7 +250,7 @@ class _Launch:
         now = yield self._start
         for first in range(0, len(self._stream), timing.window):
             window = self._stream[first : first + timing.window]
-            now = yield self._channel.read(now, len(window) * INSTRUCTION_BYTES // _BUS_BYTES)
+            now = yield self._channel.read(now, len(window) * INSTRUCTION_BYTES // BUS_BYTES)
             for instruction in window:
                 now = yield now + timing.dispatch
                 self._put(f"dispatch {stage_of(instruction)}", now)
@@ -245,10 +276,9 @@ class _Launch:
     def _load(self, load: Load, now: int) -> Generator[int | str, int, int]:
         timing, start, end = self._timing, now, now
         height, width = padded_shape(load)
-        memory = Memory(min(load.memory_type, Memory.ACC_8BIT))
-        on_chip = Memory.ACC if memory == Memory.ACC_8BIT else memory
-        zeros = (height * width - load.x_size * load.y_size) * self._config.element_bytes(on_chip)
-        padding = -(-zeros // _BUS_BYTES)
+        element = self._config.element_bytes(on_chip(Memory(load.memory_type)))
+        zeros = (height * width - load.x_size * load.y_size) * element
+        padding = -(-zeros // BUS_BYTES)
         starts, size = dram_rows(load, self._config)
         for row in starts.tolist():
             for beats in _bursts(row, size, timing.burst):
@@ -263,7 +293,7 @@ class _Launch:
         if isinstance(instruction, Store) and instruction.x_size:
             size = instruction.x_size * self._config.element_bytes(Memory.OUT)
             per_unit, per_row = timing.store
-            return instruction.y_size * (per_unit * -(-size // _STORE_BYTES) + per_row)
+            return instruction.y_size * (per_unit * -(-size // STORE_BYTES) + per_row)
         if isinstance(instruction, Gemm | Alu):
             if isinstance(instruction, Gemm):
                 slope, fixed = timing.reset if instruction.reset else timing.gemm
@@ -278,5 +308,5 @@ def _bursts(address: int, size: int, burst: int) -> Generator[int, None, None]:
     end = address + size
     while address < end:
         stop = min(end, (address // burst + 1) * burst)
-        yield -(-stop // _BUS_BYTES) - address // _BUS_BYTES
+        yield -(-stop // BUS_BYTES) - address // BUS_BYTES
         address = stop
