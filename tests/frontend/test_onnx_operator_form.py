@@ -165,7 +165,8 @@ def test_binary(op: str, dtype: str) -> None:
     weights = {
         **numbers("a", 0.05, 20, dtype),
         **numbers("b", 0.03, 90, dtype),
-        **numbers("y", 0.06 if op == "QLinearAdd" else 0.2, 33, dtype),
+        # Not 0.06: every sixth sum would be a tie, which float32 scales break either way.
+        **numbers("y", 0.0617 if op == "QLinearAdd" else 0.2, 33, dtype),
     }
     inputs = {"a": ((1, 8, 5, 5), dtype), "b": ((1, 8, 5, 5), dtype)}
     operands = ["a", "a_s", "a_z", "b", "b_s", "b_z", "y_s", "y_z"]
