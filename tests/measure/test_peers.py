@@ -31,12 +31,8 @@ NAMES = ["onnxruntime", "openvino", "torch"]
 
 def make_weights(channels=8):
     rng = np.random.default_rng(5)
-    shapes = {
-        "conv": (channels, 3, 3, 3),
-        "bias": (channels,),
-        "dense": (channels, 10),
-        "shift": (10,),
-    }
+    c = channels
+    shapes = {"conv": (c, 3, 3, 3), "bias": (c,), "dense": (c, 10), "shift": (10,)}
     return {name: rng.normal(0, 0.4, s).astype(np.float32) for name, s in shapes.items()}
 
 
