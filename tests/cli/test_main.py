@@ -71,6 +71,7 @@ sys.exit(command.main(sys.argv[1:]))
 
 WAITING = """
 import sys, time
+from tvmcomp.__main__ import run
 from tvmcomp.cli import main as command
 from tvmcomp.cli.verb import add_verb, group
 
@@ -83,7 +84,7 @@ app = group("test")
 add_verb(app, "wait", wait)
 add_verb(app, "other", wait)
 command.app = app
-command.run()
+run()
 """
 
 
@@ -321,6 +322,36 @@ def test_interrupt_ends_with_130() -> None:
     assert process.returncode == 130
     assert err == "error: interrupted\n"
     assert json.loads(out)["error"]["exit_code"] == 130
+
+
+# An interrupt while the command itself is imported, and one when everything is done.
+EARLY = """
+import sys
+from tvmcomp.__main__ import run
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "tvmcomp.cli.main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+run()
+"""
+LATE = """
+import atexit, os, signal
+from tvmcomp.__main__ import run
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+run()
+"""
+
+
+def test_an_interrupt_before_the_first_line_and_after_the_last(spawn: Call) -> None:
+    assert spawn(code=EARLY).failed(130) == "interrupted"
+    done = spawn("--version", code=LATE)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("tvmcomp ")
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])

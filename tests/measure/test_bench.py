@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tvmcomp.errors import DataError, TvmcompError, UsageError
 from tvmcomp.measure import Contender, Limits, Step, Turns, bench
+from tvmcomp.measure.process import Worker
 
 ROOM = "bench_contenders"
 INPUTS = [{"x": np.arange(6, dtype=np.float32).reshape(2, 3)}]
@@ -294,3 +296,15 @@ def test_progress_is_told():
     run(fake(), fake("B"), progress=lambda *event: told.append(event))
     assert ("start ours:int8", 0, None) in told
     assert told[-1] == ("round", 2, 2)
+
+
+def test_a_second_interrupt_leaves_no_process(tmp_path, monkeypatch):
+    worker = Worker(tmp_path / "log", 1, None)
+
+    def impatient():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "_exited", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        worker.close()
+    assert worker._process.returncode == -signal.SIGKILL

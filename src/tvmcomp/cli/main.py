@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
@@ -32,7 +32,7 @@ from tvmcomp.cli.failure import Failure, failure_of, one_line
 from tvmcomp.cli.screen import Answer
 from tvmcomp.cli.verb import JSON_FLAG, QUIET_FLAG, TRACEBACK_FLAG, add_verb, group
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "main"]
 
 SCHEMA = 1
 INTERRUPTED = 130
@@ -69,11 +69,6 @@ def _root(
         print(f"tvmcomp {__version__}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
-
-
-def run() -> NoReturn:
-    """The console entry point."""
-    sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -74,11 +74,13 @@ class Worker:
 
     def close(self) -> None:
         """End the process: kindly if it listens, else by force, with everything it started."""
-        with suppress(OSError):
-            self._requests.close()
-        self._exited()
-        self._kill()
-        self._replies.close()
+        try:
+            with suppress(OSError):
+                self._requests.close()
+            self._exited()
+        finally:  # whoever interrupts twice has no patience, but orphans must not stay
+            self._kill()
+            self._replies.close()
 
     def __enter__(self) -> Worker:
         return self
