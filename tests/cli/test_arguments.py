@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tvmcomp.cli.arguments import check_output, existing, parse_shapes
+from tvmcomp.cli.arguments import check_output, existing, parse_shapes, refuse_same
 from tvmcomp.errors import DataError, UsageError
 
 
@@ -46,3 +46,13 @@ def test_output_has_to_be_a_file_in_a_folder(tmp_path: Path) -> None:
         check_output(tmp_path)
     with pytest.raises(UsageError, match="does not exist"):
         check_output(tmp_path / "a" / "b")
+
+
+def test_one_file_has_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.npz").touch()
+    Path("link").symlink_to("a.npz")
+    refuse_same(Path("a.npz"), None, Path("b.npz"), Path("/dev/null"), Path("/dev/null"))
+    for other in (Path("a.npz"), tmp_path / "a.npz", Path("link")):
+        with pytest.raises(UsageError, match="is named twice; give each file a name"):
+            refuse_same(Path("a.npz"), other)

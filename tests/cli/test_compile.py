@@ -203,6 +203,17 @@ def test_output_is_checked_before_the_work(call: Call, monkeypatch: pytest.Monke
     assert "is a folder" in call("compile", "net.pt2", "-o", ".").failed(2)
 
 
+@pytest.mark.parametrize("output", ["net.pt2", "./data.npz", "test.npz", "link"])
+def test_no_input_is_overwritten(call: Call, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_file, "load_model", lambda *_: pytest.fail("work was begun"))
+    for name in ("net.pt2", "data.npz", "test.npz"):
+        Path(name).write_bytes(b"dear")
+    Path("link").symlink_to("net.pt2")
+    options = ("-r", "int8", "-c", "data.npz", "--eval", "test.npz")
+    done = call("compile", "net.pt2", *options, "-o", output)
+    assert "is named twice" in done.failed(2)
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(OSError(28, "No space left on device"), 3), (KeyboardInterrupt(), 130)]
 )

@@ -73,6 +73,13 @@ def test_output_that_cannot_be_written(call: Call, artifact: Path, data: Path) -
     assert "is a folder" in call("run", artifact, "-i", data, "-o", data.parent).failed(2)
 
 
+def test_no_input_is_overwritten(call: Call, artifact: Path, data: Path) -> None:
+    before = data.read_bytes(), artifact.read_bytes()
+    for path in (data, artifact):
+        assert "is named twice" in call("run", artifact, "-i", data, "-o", path).failed(2)
+    assert (data.read_bytes(), artifact.read_bytes()) == before
+
+
 def test_missing_input_knows_its_neighbour(call: Call, artifact: Path, data: Path) -> None:
     done = call("run", artifact, "-i", data.with_name("im.npz"), "-o", data.with_name("o.npz"))
     assert "no such file" in done.failed(3)

@@ -246,6 +246,7 @@ def test_decimal_numbers_may_begin_with_zeros(tmp_path, capsys):
         ("disasm", "p.bin", "-o", "p.bin"),
         ("asm", "p.bin", "-o", "p.bin"),
         ("profile", "p.bin", "--svg", "link"),
+        ("run", "p.bin", "c.json", "s", "--config", "c.json"),
     ],
     ids=" ".join,
 )

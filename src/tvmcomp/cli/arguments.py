@@ -26,6 +26,7 @@ __all__ = [
     "check_output",
     "existing",
     "parse_shapes",
+    "refuse_same",
 ]
 
 
@@ -150,3 +151,15 @@ def check_output(path: Path) -> None:
         raise UsageError(f"{path}: is a folder; give the path of a file to write")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: folder {path.parent} does not exist; make it first")
+
+
+def refuse_same(*paths: Path | None) -> None:
+    """One file named twice is a slip that would cost the first of the two."""
+    seen: set[Path] = set()
+    for path in paths:
+        # Devices such as /dev/null may be named as often as one likes.
+        if path is None or (path.exists() and not path.is_file()):
+            continue
+        if path.resolve() in seen:
+            raise UsageError(f"{path} is named twice; give each file a name of its own")
+        seen.add(path.resolve())

@@ -19,6 +19,7 @@ from tvmcomp.cli.arguments import (
     TargetName,
     check_output,
     parse_shapes,
+    refuse_same,
 )
 from tvmcomp.cli.evaluation import evaluation_lines
 from tvmcomp.cli.screen import Answer, Screen, print_pairs
@@ -56,6 +57,8 @@ def compile(
     """
     shapes = parse_shapes(input_shape)
     check_output(output)
+    for given in (model, calibration, None if eval is None else Path(eval)):
+        refuse_same(given, output)
     from tvmcomp.cli.compile_file import Job, check_job, compile_file
 
     job = Job(model, target, recipe, calibration, shapes, eval, labels, max_drop)

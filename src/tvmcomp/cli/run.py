@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tvmcomp.cli.arguments import Artifact, DryRun, Threads, check_output, existing
+from tvmcomp.cli.arguments import Artifact, DryRun, Threads, check_output, existing, refuse_same
 from tvmcomp.cli.screen import Answer, Screen, print_table, staged
 
 __all__ = ["run"]
@@ -34,6 +34,8 @@ def run(
     from tvmcomp.runtime import load
 
     check_output(output)
+    for given in (artifact, input):
+        refuse_same(given, output)
     arrays = read_npz(existing(input))
     with load(existing(artifact), threads=threads) as network:
         calls = len(sample_calls(network.signature, arrays))

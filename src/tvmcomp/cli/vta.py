@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tvmcomp.cli.arguments import refuse_same
 from tvmcomp.cli.screen import Answer, Screen, print_pairs, print_table
 from tvmcomp.cli.verb import add_verb, group
-from tvmcomp.errors import UsageError, VtaError
+from tvmcomp.errors import VtaError
 
 if TYPE_CHECKING:
     from tvmcomp.vta.config import VtaConfig
@@ -72,7 +73,7 @@ def asm(
 ) -> Answer:
     """Assemble text into a program container."""
     del screen
-    _refuse_same(file, output)
+    refuse_same(file, config, output)
     from tvmcomp.vta.assembly import assemble
     from tvmcomp.vta.container import write_program
 
@@ -101,7 +102,7 @@ def disasm(
 ) -> Answer:
     """Show a program container as text that assembles to the same container."""
     del screen
-    _refuse_same(file, output)
+    refuse_same(file, config, output)
     from tvmcomp.vta.assembly import disassemble
     from tvmcomp.vta.container import read_program
 
@@ -134,7 +135,7 @@ def run(
 ) -> Answer:
     """Run a program on the simulator. Exit code 3, with the reason in STATS, if the program is wrong."""
     del screen
-    _refuse_same(file, out, stats, sram)
+    refuse_same(file, config, out, stats, sram)
     from tvmcomp.vta.container import read_program
     from tvmcomp.vta.files import write_file
     from tvmcomp.vta.isa import Stage
@@ -199,7 +200,7 @@ def profile(
 ) -> Answer:
     """Count cycles: in all, per stage, and against the roofline."""
     del screen
-    _refuse_same(file, svg)
+    refuse_same(file, config, svg)
     from tvmcomp.vta.container import read_program
     from tvmcomp.vta.isa import Stage
     from tvmcomp.vta.picture import gantt, roofline
@@ -256,18 +257,6 @@ def _write(path: Path, text: str) -> None:
     from tvmcomp.vta.files import write_file
 
     write_file(path, [text.encode()])
-
-
-def _refuse_same(*paths: Path | None) -> None:
-    """One file named twice is a slip that would cost the first of the two."""
-    seen: set[Path] = set()
-    for path in paths:
-        # Devices such as /dev/null may be named as often as one likes.
-        if path is None or (path.exists() and not path.is_file()):
-            continue
-        if path.resolve() in seen:
-            raise UsageError(f"{path} is named twice; give each file a name of its own")
-        seen.add(path.resolve())
 
 
 for _name, _verb in (
