@@ -30,7 +30,7 @@ from tvmcomp.build.rows import kernel_rows
 from tvmcomp.calibrate import collect, load_samples
 from tvmcomp.compress import CompressResult, Recipe, compress
 from tvmcomp.compress.quantize.known import code_rows
-from tvmcomp.errors import CalibrationError, IncompatibleHostError
+from tvmcomp.errors import CalibrationError, IncompatibleHostError, UsageError
 from tvmcomp.graph.canonical import canonicalize, is_canonical
 from tvmcomp.graph.layers import Dequantize, LayerGraph, Opaque, Quantize, View
 from tvmcomp.measure import (
@@ -165,6 +165,10 @@ def evaluation_data(
     """What `evaluate_model` takes, read and checked: an .npz file, arrays, "module:function" or a function."""
     if isinstance(data, Path | Mapping):
         return load_dataset(data, signature, labels)
+    if labels is not None and (not isinstance(data, str) or is_entry_point(data)):
+        raise UsageError(
+            f"labels {labels!r} is a key of an .npz file or of arrays; a function brings its own"
+        )
     if not isinstance(data, str):
         return EntryPoint(getattr(data, "__qualname__", type(data).__name__), data)
     if is_entry_point(data):

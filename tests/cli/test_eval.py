@@ -106,6 +106,7 @@ def _without_the_original() -> Callable[..., object]:
         (("--eval", "labels.npz"), 3, "holds labels; the model takes input"),
         (("--eval", "unlabelled.npz", "--max-drop", "1"), 3, "holds no labels"),
         (("--eval", "unlabelled.npz", "--labels", "truth"), 3, "no labels 'truth'"),
+        (("--eval", "mine:f", "--labels", "y"), 2, "a function brings its own"),
         (("--max-drop", "1"), 2, "add --eval"),
         (("--eval", "test.npz", "--max-drop", "-1"), 2, "max-drop"),
     ],

@@ -9,7 +9,7 @@ from tvmcomp.errors import DataError
 from tvmcomp.measure import load_dataset
 from tvmcomp.model import Signature, TensorType
 
-SIGNATURE = Signature({"x": TensorType((2, 3), "float32")}, {"y": TensorType((2, 4), "float32")})
+SIGNATURE = Signature({"x": TensorType((2, 3), "float32")}, {"y": TensorType((2, 5), "float32")})
 X = np.zeros((5, 3), np.float32)
 IDS = np.arange(5)
 
@@ -45,6 +45,7 @@ def test_labels_may_have_another_key_or_be_missing(tmp_path):
         ({"x": X, "labels": IDS[:4]}, None, r"shape \[4\] for 5 samples"),
         ({"x": X, "labels": np.array(3)}, None, "one label per sample"),
         ({"x": X, "labels": IDS.astype(np.float32)}, None, "whole numbers"),
+        ({"x": X, "labels": IDS + 1}, None, "label 5 is no class: .* 0 to 4"),
         ({"x": X[:0], "labels": IDS[:0]}, None, "no samples"),
         ({"x": X.astype(np.float64)}, None, r"\.astype\('float32'\)"),
         ({"x": np.zeros((5, 4), np.float32)}, None, r"give it as \[samples, 3\]"),

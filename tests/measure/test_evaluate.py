@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ def signature(*shape):
 
 
 def echo(inputs):
+    if "x" not in inputs:
+        raise DataError(f"no input {next(iter(inputs))!r}; give x")
     return {"y": inputs["x"]}
 
 
@@ -98,9 +101,10 @@ def test_without_labels_there_is_agreement_and_sqnr_and_it_says_so():
     ],
 )
 def test_labels_that_fit_no_output(labels, shape, words):
-    data = load_dataset({"x": SCORES, "labels": labels}, signature(*shape))
-    with pytest.raises(DataError, match=words):
-        evaluate(echo, [], data)
+    """Before any work: a network may take minutes to compile."""
+    with pytest.raises(DataError, match=words) as caught:
+        load_dataset({"x": SCORES, "labels": labels}, signature(*shape))
+    assert str(caught.value).startswith("the arrays given: ")
 
 
 def test_a_reference_that_dies_half_way_is_an_entry_with_its_reason():
@@ -136,7 +140,7 @@ def test_a_function_of_the_users_own():
     assert reference.difference["accuracy"].value == pytest.approx(-wrong / 40)
     assert reference.agreement == pytest.approx(1 - wrong / 40)
     assert found.drop == pytest.approx(wrong / 40)
-    plain = evaluate(echo, [], EntryPoint("f", lambda predict: 0.5))
+    plain = evaluate(echo, [], EntryPoint("f", lambda predict: predict({"x": 0.5})["y"]))
     assert plain.metrics["score"].value == 0.5
 
 
@@ -151,24 +155,39 @@ def test_a_function_of_the_users_own():
         (lambda p: [[1], [2, 3]], "returned"),
         (lambda p: p(np.zeros(3)), "pass a dict"),
         (lambda p: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (lambda p: sys.exit(3), "raised SystemExit: 3"),
+        (lambda p: p({"z": np.zeros(3)}), "predict: no input 'z'; give x"),
     ],
 )
 def test_functions_that_fail_or_return_nonsense(function, words):
+    def asking(predict):
+        predict({"x": SCORES})
+        return function(predict)
+
     with pytest.raises(DataError, match=words) as caught:
-        evaluate(echo, [], EntryPoint("mine:f", function))
+        evaluate(echo, [], EntryPoint("mine:f", asking))
     assert str(caught.value).startswith("mine:f: ")
     assert "; " in str(caught.value)
 
 
+def test_a_function_that_asks_nothing_says_nothing():
+    with pytest.raises(DataError, match=r"mine:f: never called predict, .*; score what predict"):
+        evaluate(echo, [], EntryPoint("mine:f", lambda predict: 1.0))
+
+
 def test_entry_points_are_found_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_eval.py").write_text("number = 3\ndef score(predict):\n    return 1.0\n")
+    (tmp_path / "own_eval.py").write_text(
+        "number = 3\ndef score(predict):\n    return predict({'x': 1.0})['y']\n"
+    )
     (tmp_path / "broken_eval.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "leaving_eval.py").write_text("raise SystemExit(3)\n")
     assert load_entry_point("own_eval:score").scores(echo)["score"] == 1.0
     for text, words in [
         ("own_eval:other", "has no 'other'"),
         ("own_eval:number", "is a int"),
         ("broken_eval:f", "ModuleNotFoundError"),
+        ("leaving_eval:f", "SystemExit"),
         ("no_such_module:f", "cannot be imported"),
     ]:
         with pytest.raises(DataError, match=words):

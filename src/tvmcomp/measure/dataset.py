@@ -11,6 +11,7 @@ import numpy as np
 from tvmcomp.errors import DataError
 from tvmcomp.measure.exchange import read_npz
 from tvmcomp.measure.provenance import describe_inputs
+from tvmcomp.measure.tally import check_labels
 from tvmcomp.model import Signature
 
 __all__ = ["LABELS", "DataSet", "load_dataset"]
@@ -64,7 +65,7 @@ def load_dataset(
             f"name the arrays after the inputs, and class ids {name or LABELS!r}"
         )
     samples = _samples(source, arrays, signature)
-    truth = None if name is None else _labels(source, name, arrays[name], samples)
+    truth = None if name is None else _labels(source, name, arrays[name], samples, signature)
     named = {key: arrays[key] for key in (*inputs, *([name] if name else []))}
     return DataSet(
         source,
@@ -128,7 +129,9 @@ def _samples(source: str, arrays: Mapping[str, np.ndarray], signature: Signature
     return samples
 
 
-def _labels(source: str, name: str, labels: np.ndarray, samples: int) -> np.ndarray:
+def _labels(
+    source: str, name: str, labels: np.ndarray, samples: int, signature: Signature
+) -> np.ndarray:
     if labels.dtype.kind not in "iu":
         raise DataError(
             f"{source}: {name!r} has dtype {labels.dtype}; give class ids as whole numbers (int64)"
@@ -138,7 +141,12 @@ def _labels(source: str, name: str, labels: np.ndarray, samples: int) -> np.ndar
             f"{source}: {name!r} has shape {list(labels.shape)} for {samples} samples; "
             "give one label per sample along axis 0"
         )
-    return labels.astype(np.int64)
+    ids = labels.astype(np.int64)
+    try:
+        check_labels(signature.outputs, ids, _batch(next(iter(signature.inputs.values())).shape))
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    return ids
 
 
 def _batch(shape: tuple[int, ...]) -> int:

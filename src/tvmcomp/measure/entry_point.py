@@ -36,23 +36,35 @@ class EntryPoint:
     ) -> dict[str, np.ndarray]:
         """What the function says of `run`: name -> [] or [samples], float64."""
 
+        asked = False
+
         def predict(inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+            nonlocal asked
             if not isinstance(inputs, Mapping):
                 raise DataError(
                     f"{self.source}: predict got a {type(inputs).__name__}; "
                     "pass a dict of arrays by input name"
                 )
-            return dict(run({str(n): np.asarray(array) for n, array in inputs.items()}))
+            asked = True
+            try:
+                return dict(run({str(n): np.asarray(array) for n, array in inputs.items()}))
+            except DataError as error:
+                raise DataError(f"{self.source}: predict: {error}") from error
 
         try:
             result = self.function(predict)
         except (TvmcompError, WorkerFailed):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(
                 f"{self.source}: raised {type(error).__name__}: {error}; "
                 "mend the function, --traceback shows where"
             ) from error
+        if not asked:
+            raise DataError(
+                f"{self.source}: never called predict, so what it returned says nothing of the "
+                "network; score what predict(inputs) gives"
+            )
         named = result if isinstance(result, Mapping) else {"score": result}
         if not named:
             raise DataError(f"{self.source}: returned an empty dict; {_FIX}")
@@ -88,7 +100,7 @@ def load_entry_point(text: str) -> EntryPoint:
         function = getattr(importlib.import_module(module), name)
     except AttributeError:
         raise DataError(f"{text}: module {module} has no {name!r}; check the name") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"{text}: cannot be imported ({type(error).__name__}: {error}); "
             "run from the folder that holds it, or install it"

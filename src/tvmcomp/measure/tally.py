@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tvmcomp.errors import DataError
+from tvmcomp.model import TensorType
 
-__all__ = ["Marks", "Noise", "best_class", "marks_of"]
+__all__ = ["Marks", "Noise", "best_class", "check_labels", "marks_of"]
 
 _TOP = 5
 
@@ -32,6 +33,21 @@ class Marks:
         return {name: np.concatenate(parts) for name, parts in self.parts.items()}
 
 
+def check_labels(outputs: Mapping[str, TensorType], labels: np.ndarray, batch: int) -> None:
+    """Raise DataError unless `marks_of` can judge a network of these `outputs` by all `labels` [samples, ...]."""
+    name, output = next(iter(outputs.items()))
+    axis = _class_axis(name, output.shape, np.dtype(output.dtype), labels, batch)
+    if axis is None:
+        return
+    classes = output.shape[axis]
+    if labels.min() < 0 or labels.max() >= classes:
+        odd = labels[(labels < 0) | (labels >= classes)].flat[0]
+        raise DataError(
+            f"label {odd} is no class: output {name!r} has {classes}, 0 to {classes - 1}; "
+            "give the ids the network was trained with"
+        )
+
+
 def marks_of(
     outputs: Mapping[str, np.ndarray], labels: np.ndarray, batch: int
 ) -> dict[str, np.ndarray]:
@@ -41,37 +57,34 @@ def marks_of(
     classes along the last axis or the second one. Rows with NaN or infinity are wrong.
     """
     name, output = next(iter(outputs.items()))
-    scores = _scores(name, np.asarray(output), labels, batch)[: len(labels)]
+    output = np.asarray(output)
+    axis = _class_axis(name, output.shape, output.dtype, labels, batch)
     axes = tuple(range(1, labels.ndim))
-    if scores.ndim == labels.ndim:
-        return {"top1": (scores == labels).mean(axes)}
-    classes = scores.shape[-1]
-    if labels.min() < 0 or labels.max() >= classes:
-        odd = labels[(labels < 0) | (labels >= classes)].flat[0]
-        raise DataError(
-            f"label {odd} is no class: output {name!r} has {classes}, 0 to {classes - 1}; "
-            "give the ids the network was trained with"
-        )
+    if axis is None:
+        return {"top1": (output[: len(labels)] == labels).mean(axes)}
+    scores = np.moveaxis(output, axis, -1)[: len(labels)]
     finite = np.isfinite(scores).all(-1)
     marks = {"top1": ((scores.argmax(-1) == labels) & finite).mean(axes)}
-    if classes > _TOP:
+    if scores.shape[-1] > _TOP:
         best = np.argpartition(scores, -_TOP, axis=-1)[..., -_TOP:]
         marks["top5"] = ((best == labels[..., None]).any(-1) & finite).mean(axes)
     return marks
 
 
-def _scores(name: str, output: np.ndarray, labels: np.ndarray, batch: int) -> np.ndarray:
-    """Class ids [batch, ...], or scores [batch, ..., classes]."""
+def _class_axis(
+    name: str, output: tuple[int, ...], dtype: np.dtype, labels: np.ndarray, batch: int
+) -> int | None:
+    """The axis of a score per class, the last or the second one; None where the output is class ids."""
     shape = (batch, *labels.shape[1:])
-    if output.shape == shape and output.dtype.kind in "iu":
-        return output
-    if output.ndim == len(shape) + 1:
-        if output.shape[:-1] == shape:
-            return output
-        if (output.shape[0], *output.shape[2:]) == shape:
-            return np.moveaxis(output, 1, -1)
+    if output == shape and dtype.kind in "iu":
+        return None
+    if len(output) == len(shape) + 1:
+        if output[:-1] == shape:
+            return len(output) - 1
+        if (output[0], *output[2:]) == shape:
+            return 1
     raise DataError(
-        f"output {name!r} is {output.dtype} of shape {list(output.shape)}, neither class ids nor "
+        f"output {name!r} is {dtype} of shape {list(output)}, neither class ids nor "
         f"scores for labels of shape {list(shape)}; evaluate with a function of your own"
     )
 
