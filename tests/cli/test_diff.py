@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     begin = int(str(_last(folder)["constants_offset"]))
     weights[begin : begin + 1024] ^= 0x40
     write_artifact(folder / "faulty.tvmcomp", replace(payload, weights=weights))
+    (folder / "folder.onnx").mkdir()
     return folder
 
 
@@ -112,7 +113,8 @@ def test_json_of_a_departure(call: Call, folder: Path) -> None:
         (("float.tvmcomp", "none.onnx", "in.npz"), 3, "no such file"),
         (("float.tvmcomp", "net.pt2", "none.npz"), 3, "no such file"),
         (("float.tvmcomp", "in.npz", "in.npz"), 3, "neither an artifact nor a model; give a"),
-        (("net.pt2", "float.tvmcomp", "in.npz"), 4, "net.pt2"),
+        (("net.pt2", "float.tvmcomp", "in.npz"), 2, "name the artifact first: "),
+        (("float.tvmcomp", "folder.onnx", "in.npz"), 3, "cannot be read (Is a directory)"),
         (("float.tvmcomp", "net.pt2", "wide.npz"), 3, "[1, 3, 4, 4]"),
         (("float.tvmcomp", "tiny.tvmcomp", "in.npz"), 3, "compare networks of the same inputs"),
     ],

@@ -100,7 +100,7 @@ def test_broken_files_are_one_clear_error(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", ramp(3))
     cases = {
         b"": "cannot be read",
-        b"hello": "cannot be read",
+        b"hello": "cannot be read as .npz .it is in another format",  # and not "trust the file"
         good[: len(good) // 2]: "cannot be read",
         good[:200] + bytes([good[200] ^ 1]) + good[201:]: "cannot be read",
         (tmp_path / "one.npy").read_bytes(): "without a name",
@@ -110,7 +110,7 @@ def test_broken_files_are_one_clear_error(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             read_npz(path)
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="Object arrays"):
+    with pytest.raises(DataError, match="Object arrays"):  # a reason to save it otherwise
         read_npz(path)
     with pytest.raises(DataError, match="No such file"):
         read_npz(tmp_path / "none.npz")

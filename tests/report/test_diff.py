@@ -91,6 +91,7 @@ def test_not_finite_where_the_other_is() -> None:
     found = diff_networks(Chain(None, {"b": np.nan}), Chain(), samples())  # type: ignore[arg-type]
     assert found.first is not None
     assert (found.first.layer, found.first.own) == ("b", None)
+    assert found.first.departs == "one side alone holds NaN or infinity"
     both = Chain(None, {"b": np.nan}), Chain(None, {"b": np.nan})
     assert diff_networks(*both, samples()).first is None  # type: ignore[arg-type]
 

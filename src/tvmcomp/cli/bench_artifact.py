@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from warnings import warn
 import numpy as np
 
 from tvmcomp.artifact import Source, read_artifact
-from tvmcomp.cli.samples import sample_calls
+from tvmcomp.cli.samples import file_sha256, sample_calls
 from tvmcomp.cli.screen import Progress, no_progress
 from tvmcomp.cli.subject import contender
 from tvmcomp.errors import DataError
@@ -71,7 +70,7 @@ def bench_artifact(
 def find_source(artifact: Path, recorded: Source, given: Path | None) -> Path:
     """The model file the peers run: `given`, or the recorded one if it is still the same file."""
     if given is not None:
-        if recorded.sha256 and _sha256(given) != recorded.sha256:
+        if recorded.sha256 and file_sha256(given) != recorded.sha256:
             warn(
                 f"{given} is not the file {artifact} was compiled from (its SHA-256 differs); "
                 "the peers run it all the same",
@@ -85,20 +84,12 @@ def find_source(artifact: Path, recorded: Source, given: Path | None) -> Path:
             f"the model {artifact} was compiled from, {recorded.path!r}, is not there; "
             "name it with --source"
         )
-    if _sha256(found) != recorded.sha256:
+    if file_sha256(found) != recorded.sha256:
         raise DataError(
             f"{found} has changed since {artifact} was compiled from it (its SHA-256 differs); "
             "compile it again or name the model with --source"
         )
     return found
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
 def _inputs(

@@ -87,7 +87,8 @@ def _show(found: Compared) -> None:
         ],
     )
     first = found.diff.first
-    print(f"\n{found.diff.samples} samples against {found.against}")
+    count = found.diff.samples
+    print(f"\n{count} sample{'s' if count > 1 else ''} against {found.against}")
     for note in found.notes:
         print(note)
     if found.diff.unmatched:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +14,12 @@ from tvmcomp.artifact import Payload, read_artifact
 from tvmcomp.build.lower import lower
 from tvmcomp.calibrate import Calibration, TensorStats
 from tvmcomp.calibrate.collect import taps
-from tvmcomp.cli.samples import sample_calls
+from tvmcomp.cli.samples import file_sha256, sample_calls
 from tvmcomp.cli.screen import Progress, no_progress
 from tvmcomp.compress import Recipe, compress
 from tvmcomp.compress.quantize import adopt_weights
 from tvmcomp.compress.quantize.known import code_rows, with_codes
-from tvmcomp.errors import DataError, TvmcompError
+from tvmcomp.errors import DataError, TvmcompError, UsageError
 from tvmcomp.flow import compile_model
 from tvmcomp.frontend import load_model
 from tvmcomp.graph.canonical import canonicalize, is_canonical
@@ -65,6 +64,8 @@ def diff_files(
     A compressed artifact is held against its source twice: its codes against the integers its recipe
     makes of the source (bit for bit), and its values against the source in float32.
     """
+    if artifact.suffix in MODELS and other.suffix == ARTIFACT:
+        raise UsageError(f"{artifact} is a model; name the artifact first: {other} {artifact}")
     if other.suffix not in (ARTIFACT, *MODELS):
         raise DataError(
             f"{other} is neither an artifact nor a model; give a .tvmcomp, .onnx or .pt2 file"
@@ -92,7 +93,7 @@ def _against_source(
     progress: Progress,
 ) -> Compared:
     recorded = payload.manifest.source.sha256
-    if recorded and hashlib.sha256(source.read_bytes()).hexdigest() != recorded:
+    if recorded and file_sha256(source) != recorded:
         warn(
             f"{source} is not the file the artifact was compiled from (its SHA-256 differs); "
             "compared all the same",

@@ -1,7 +1,8 @@
-"""Running a network over data files: axis 0 of an .npz's arrays counts samples."""
+"""A network's files: samples in an .npz, whose axis 0 counts them, and the model it was made from."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import zipfile
@@ -14,7 +15,7 @@ import numpy as np
 from tvmcomp.errors import DataError, TvmcompError
 from tvmcomp.model import Signature, TensorType
 
-__all__ = ["Runnable", "run_samples", "sample_calls", "write_npz"]
+__all__ = ["Runnable", "file_sha256", "run_samples", "sample_calls", "write_npz"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -49,6 +50,15 @@ def write_npz(path: Path, arrays: Arrays) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def file_sha256(path: Path) -> str:
+    """Hexadecimal digest of a file; DataError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
 def sample_calls(signature: Signature, arrays: Arrays) -> list[dict[str, np.ndarray]]:
     """The inputs of each call: arrays of the signature's shapes are one, [N, ...] are N / batch.
 
@@ -59,7 +69,7 @@ def sample_calls(signature: Signature, arrays: Arrays) -> list[dict[str, np.ndar
     if missing or unknown:
         raise DataError(
             f"inputs: missing {missing}, unknown {unknown}; "
-            f"the network takes {list(signature.inputs)}"
+            f"the network takes {list(signature.inputs)}, name the arrays so"
         )
     parts = {name: _parts(name, arrays[name], t) for name, t in signature.inputs.items()}
     first, count = next((name, len(part)) for name, part in parts.items())

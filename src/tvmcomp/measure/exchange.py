@@ -25,7 +25,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error)
+        # What is neither .npz nor .npy, numpy takes for a pickle and advises to trust it.
+        reason = "it is in another format" if "pickled" in str(error) else str(error)
     raise DataError(f"{path}: cannot be read as .npz ({reason}); save it with numpy.savez")
 
 

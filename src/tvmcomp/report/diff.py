@@ -255,7 +255,9 @@ class _Tally:
         own, limit, unit = self._own(mode, kind)
         limit = limit if tolerance is None else tolerance
         departs = None
-        if not own <= limit:
+        if not math.isfinite(own):
+            departs = "one side alone holds NaN or infinity"
+        elif own > limit:
             departs = f"adds {own:.4g} {unit}, {limit:g} allowed"
         sqnr = _db(self.signal, self.noise)
         loss = None

@@ -115,7 +115,7 @@ class Network:
             unknown = [name for name in inputs if name not in self._inputs]
             raise DataError(
                 f"inputs: missing {missing}, unknown {unknown}; "
-                f"the network takes {list(self._inputs)}"
+                f"the network takes {list(self._inputs)}, name the arrays so"
             )
         admitted = [admit(name, inputs[name], tensor) for name, tensor in self._inputs.items()]
         outputs = [aligned_empty(shape, dtype) for shape, dtype in self._outputs.values()]
