@@ -67,7 +67,7 @@ class QuantizedParams(Rewriter):
         info = np.iinfo(str(call.ty.dtype))
         steps = np.rint(real.astype(np.float32) / _along(scale.astype(np.float32), real.ndim, axis))
         codes = np.clip(steps + _along(zero_point, real.ndim, axis), info.min, info.max)
-        return self.param(str(call.args[0].name), codes.astype(str(call.ty.dtype)))
+        return self._known(call, codes.astype(str(call.ty.dtype)))
 
     def _dequantized(self, call: relax.Call) -> Expr | None:
         arrays = self._arrays(call)
@@ -77,12 +77,12 @@ class QuantizedParams(Rewriter):
         axis, dtype = int(call.attrs.axis), str(call.ty.dtype)
         steps = codes.astype(np.int64) - _along(zero_point.astype(np.int64), codes.ndim, axis)
         real = steps.astype(dtype) * _along(scale.astype(dtype), codes.ndim, axis)
-        return self.param(str(call.args[0].name), real.astype(dtype))
+        return self._known(call, real.astype(dtype))
 
     def _moved(self, call: relax.Call) -> Expr | None:
         inner = self.definition(call.args[0], "dequantize")
         arrays = None if inner is None else self._arrays(inner)
-        if inner is None or arrays is None:
+        if inner is None or arrays is None or not isinstance(inner.args[0], relax.Var):
             return None
         codes, scale, _ = arrays
         kept = int(inner.attrs.axis)
@@ -102,10 +102,15 @@ class QuantizedParams(Rewriter):
             param, inner.args[1], inner.args[2], axis, str(inner.attrs.out_dtype)
         )
 
+    def _known(self, call: relax.Call, array: np.ndarray) -> Expr:
+        """In the place of `call`, what it computes: a scalar is a constant, all else a parameter."""
+        x = call.args[0]
+        if isinstance(x, relax.Var):
+            return self.param(str(x.name), array)
+        return relax.const(array, str(array.dtype))
+
     def _arrays(self, call: relax.Call) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Operand, scale and zero point if all are parameters or constants; the operand a parameter."""
-        if not isinstance(call.args[0], relax.Var):
-            return None
+        """Operand, scale and zero point if all are parameters or constants."""
         values = [self.value(arg) for arg in call.args]
         if any(value is None for value in values):
             return None
