@@ -234,6 +234,26 @@ def test_operators_between_codes_run_on_codes() -> None:
     np.testing.assert_array_equal(compile_model(from_onnx(model))(x), expected)
 
 
+@pytest.mark.parametrize("border", ["y_z", "seven", ""], ids=["its zero point", "a code", "code 0"])
+def test_a_pad_between_codes(border: str) -> None:
+    """The quantizer of ONNX Runtime pads with the zero point; any code may be the border."""
+    weights = {
+        **numbers("x", 0.05, 120, "uint8"),
+        "w": codes((12, 8, 1, 1), "int8"),
+        **numbers("w", 0.004, 0, "int8"),
+        **numbers("y", 0.06, 131, "uint8"),
+        "pads": np.array([0, 0, 1, 0, 0, 0, 2, 1], np.int64),
+        "seven": np.array(7, np.uint8),
+    }
+    operands = ["x", "x_s", "x_z", "w", "w_s", "w_z", "y_s", "y_z"]
+    model = form("QLinearConv", {"x": ((1, 8, 6, 6), "uint8")}, operands, weights)
+    model.graph.node[0].output[0] = "c"
+    model.graph.node.append(
+        helper.make_node("Pad", ["c", "pads", border] if border else ["c", "pads"], ["y"])
+    )
+    check(model)
+
+
 def test_channels_last_is_refused() -> None:
     weights = {**numbers("x", 0.05, 10, "uint8"), **numbers("y", 0.05, 100, "uint8")}
     model = form(

@@ -298,14 +298,25 @@ def _pad_operands(
     if mode != b"constant":
         return operands
     operands = _padded(operands, 3)
-    if operands[2]:
-        operands[2] = made.real([operands[2], read.scale, read.zero_point], node)
-    elif read.zero_point:
-        real = {"to": TensorProto.FLOAT}
-        minus = made.emit("Cast", [read.zero_point], node, attributes=real, main=False)
-        steps = made.emit("Neg", [minus], node, main=False)
-        operands[2] = made.emit("Mul", [steps, read.scale], node, main=False)
+    if operands[2] or read.zero_point:
+        # Plain arithmetic, which folds: a border must be known, and a dequantize would stay.
+        operands[2] = _border(made, node, operands[2], read)
     return operands
+
+
+def _border(made: _Expansion, node: NodeProto, code: str, read: _Codes) -> str:
+    """(code - zero point) * scale; without a name either is 0."""
+
+    def real(name: str) -> str:
+        to = {"to": TensorProto.FLOAT}
+        return made.emit("Cast", [name], node, attributes=to, main=False)
+
+    steps = (
+        real(code) if code else made.constant(f"{node.output[0]}/code", np.zeros((), np.float32))
+    )
+    if read.zero_point:
+        steps = made.emit("Sub", [steps, real(read.zero_point)], node, main=False)
+    return made.emit("Mul", [steps, read.scale], node, main=False)
 
 
 _MOVES = frozenset(

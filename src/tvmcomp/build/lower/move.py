@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from tvm import relax
 
 from tvmcomp.build.lower.flow import Flow, Node
@@ -37,21 +38,25 @@ def slice_layer(flow: Flow, root: Node, source: str, output: str) -> Slice | Non
 
 
 def pad_layer(root: Node, source: str, spec: TensorSpec) -> Pad | None:
-    """nn.pad by one number that y's codes hold exactly  ->  Pad; None for other modes, and where it crops."""
+    """nn.pad by one number that is a code of y dequantized  ->  Pad; None for other modes, and where it crops."""
     attrs, x = root.value.attrs, spec.qparams
     widths = [int(width) for width in attrs.pad_width]
     if str(attrs.pad_mode) != "constant" or x is None or min(widths) < 0:
         return None
-    code = float(attrs.pad_value) / x.scale + x.zero_point
+    fill, scale = np.float32(attrs.pad_value), np.float32(x.scale)
+    if not np.isfinite(fill):
+        return None
+    steps = round(float(fill) / float(scale))
+    code = steps + x.zero_point
     low, high = code_range(spec.dtype)
-    if code != round(code) or not low <= code <= high:
+    if np.float32(steps) * scale != fill or not low <= code <= high:
         return None
     return Pad(
         name=root.name,
         inputs=(source,),
         output=spec.name,
         before=tuple(widths[::2]),
-        value=int(code),
+        value=code,
     )
 
 
