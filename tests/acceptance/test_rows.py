@@ -11,7 +11,6 @@ import pytest
 from acceptance.apart import run_apart
 from acceptance.arrays import _forms
 from acceptance.bad_files import refused
-from acceptance.broken_models import sound_model
 from acceptance.context import Compiled, Context
 from acceptance.forge import forgeries, header_offsets
 from acceptance.nets import TINY
@@ -146,16 +145,18 @@ def test_forgeries_are_sealed_and_none_is_the_file_itself(context: Context) -> N
 
 
 def test_a_refusal_must_say_why_exit_3_and_write_nothing(tmp_path: Path) -> None:
-    absent = ["compile", "absent.onnx", "-o", "out.tvmcomp"]
-    assert refused("", tmp_path, absent, ("absent.onnx",)).ok is True
+    """With verbs that start in a second; those that compile are tried in the row itself."""
+    absent = ["inspect", "absent.tvmcomp"]
+    assert refused("", tmp_path, absent, ("absent.tvmcomp",)).ok is True
     assert "does not name" in refused("", tmp_path, absent, ("cyclic",)).detail
-    usage = refused("", tmp_path, ["compile", "--no-such-option"], ())
+    usage = refused("", tmp_path, ["inspect", "--no-such-option"], ())
     assert usage.ok is False
     assert "exit 2" in usage.detail
-    works = ["compile", str(sound_model(tmp_path)), "-o", "out.tvmcomp"]
-    written = refused("", tmp_path, works, ())
+    (tmp_path / "p.vta").write_text(".dram 0x1000\n.launch\nfinish\n")
+    written = refused("", tmp_path, ["vta", "asm", "p.vta", "-o", "p.bin"], ())
     assert written.ok is False
-    assert "wrote ['out.tvmcomp']" in written.detail
+    assert "exit 0" in written.detail
+    assert "wrote ['p.bin']" in written.detail
 
 
 def test_callers_get_equal_results(context: Context) -> None:
