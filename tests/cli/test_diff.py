@@ -21,7 +21,8 @@ Call = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """net.pt2, float.tvmcomp, int8.tvmcomp, two samples; faulty.tvmcomp is int8 with a wrong dense layer."""
+    """net.pt2, float.tvmcomp, int8.tvmcomp, two samples; faulty.tvmcomp is int8 with a wrong dense layer,
+    other.tvmcomp int8 calibrated on other samples."""
     folder = tmp_path_factory.mktemp("diff")
     torch.manual_seed(1)
     net = nn.Sequential(
@@ -36,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tc.compile(model).save(folder / "float.tvmcomp")
     compressed = tc.compress(model, "int8", images[:8])
     tc.compile(compressed).save(folder / "int8.tvmcomp")
+    tc.compile(tc.compress(model, "int8", images[:2])).save(folder / "other.tvmcomp")
     payload = read_artifact(folder / "int8.tvmcomp")
     weights = np.array(payload.weights)
     begin = int(str(_last(folder)["constants_offset"]))
@@ -57,6 +59,7 @@ def _last(folder: Path) -> dict[str, object]:
         ("float.tvmcomp", "net.pt2", "layer by layer as defined"),
         ("int8.tvmcomp", "net.pt2", "in float32, and as int8 makes it"),
         ("int8.tvmcomp", "float.tvmcomp", "float.tvmcomp"),
+        ("other.tvmcomp", "int8.tvmcomp", "int8.tvmcomp"),
     ],
 )
 def test_sound_networks_do_not_depart(

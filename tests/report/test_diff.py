@@ -119,6 +119,38 @@ def test_a_tensor_written_again_is_held_against_itself() -> None:
     assert (first.layer, first.mode) == ("again", "float")
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(0.1, 0.13), (0.13, 0.02)])
+@pytest.mark.parametrize("kind", ["Dequantize", "IntConv"])
+def test_floats_made_of_other_codes_are_no_departure(kind: str, ours: float, theirs: float) -> None:
+    """Inputs are given rounded to the other side's codes, 0.02 clips them as well."""
+
+    def side(scale: float, wrong: float = 0.0) -> Chain:
+        chain = Chain(scale)
+        plain, real = chain.run, stored("y")
+        codes = dict(chain.tensors)
+        chain.tensors["y"] = real
+        chain.calls += (Call("y", kind, ("c.q",), (real,), False),)
+
+        def run(inputs: Mapping[str, Any], given: Any = None) -> dict[str, np.ndarray]:
+            chain.tensors = codes
+            found = plain(inputs, given)
+            chain.tensors = {**codes, "y": real}
+            made = codes["c.q"].real((given or {}).get("c.q", found["c.q"])) + wrong
+            return {**found, "y": made.astype(np.float32)}
+
+        chain.run = run  # type: ignore[method-assign]
+        return chain
+
+    if kind == "Dequantize" or theirs > ours:
+        found = diff_networks(side(ours), side(theirs), samples(), 60.0)  # type: ignore[arg-type]
+        assert found.first is None
+    rows = diff_networks(side(ours), side(theirs), samples()).layers  # type: ignore[arg-type]
+    last = rows[-1]
+    assert (last.mode, last.departs is None) == ("float", kind == "Dequantize" or theirs > ours)
+    wrong = diff_networks(side(ours, 2.0), side(theirs), samples()).layers[-1]  # type: ignore[arg-type]
+    assert wrong.departs is not None
+
+
 def test_what_only_one_side_has_is_told() -> None:
     found = diff_networks(Chain(), RenamedSide(Chain(), {"b": "z"}), samples())  # type: ignore[arg-type]
     assert found.unmatched == ("b",)

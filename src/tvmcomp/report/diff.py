@@ -22,6 +22,8 @@ __all__ = ["FLOAT_TOLERANCE", "STEPS", "Diff", "LayerDiff", "base_name", "diff_n
 SCHEMA = 1
 # Sums in another order differ by less, any fault that matters by more.
 FLOAT_TOLERANCE = 1e-4
+# Where a layer's inputs had to be rounded to codes of the other side, half a step of each adds up.
+ROUNDED_TOLERANCE = 0.05
 # Codes against the float layer: rounding and 8-bit weights cost a step or two; in RMS over a channel.
 STEPS = 8.0
 # Samples may be quieter than those of calibration; scales that waste more than three bits are another matter.
@@ -92,7 +94,7 @@ def diff_networks(
     """
     tensors = subject.tensors
     pairs = _pairs(tensors, reference.tensors)
-    again = _again(subject, pairs)
+    again = _again(subject, pairs, reference.tensors)
     tallies = {
         name: _Tally(
             tensors[name],
@@ -115,7 +117,14 @@ def diff_networks(
                 unmatched.append(tensor.name)
                 continue
             carried = any(_same_codes(tensors.get(name), tensor) for name in call.reads)
-            rows.append(tallies[tensor.name].row(call.layer, call.kind, tolerance, carried=carried))
+            rounded = any(
+                name in pairs and _rounded(tensors[name], reference.tensors[pairs[name]])
+                for name in call.reads
+            )
+            tally = tallies[tensor.name]
+            rows.append(
+                tally.row(call.layer, call.kind, tolerance, carried=carried, rounded=rounded)
+            )
     return Diff(tuple(rows), tuple(unmatched), len(samples))
 
 
@@ -142,15 +151,33 @@ def _pairs(ours: Mapping[str, Stored], theirs: Mapping[str, Stored]) -> dict[str
     return found
 
 
-def _again(subject: Capture, pairs: Mapping[str, str]) -> dict[str, str]:
-    """Tensor -> the tensor its layer reads and only writes again: the other side has both as one."""
+def _again(
+    subject: Capture, pairs: Mapping[str, str], theirs: Mapping[str, Stored]
+) -> dict[str, str]:
+    """Tensor -> the tensor its layer reads and only writes again: the other side has both as one, or it has
+    other codes, whose values are no measure of ours."""
+    tensors = subject.tensors
     return {
         tensor.name: name
         for call in subject.calls
         for tensor in call.writes
         for name in call.reads
-        if tensor.name in pairs and pairs.get(name) == pairs[tensor.name]
+        if tensor.name in pairs
+        and name in pairs
+        and (
+            pairs[name] == pairs[tensor.name]
+            or (
+                call.kind == "Dequantize"
+                and tensors[name].shape == tensor.shape
+                and _rounded(tensors[name], theirs[pairs[name]])
+            )
+        )
     }
+
+
+def _rounded(own: Stored, other: Stored) -> bool:
+    """Whether our values of a tensor change when they are given to the other side."""
+    return other.scale is not None and not _same_codes(own, other)
 
 
 def _real(tensor: Stored) -> bool:
@@ -249,10 +276,15 @@ class _Tally:
         self.steps = squares if self.steps is None else self.steps + squares
         self.rows += len(rows)
 
-    def row(self, layer: str, kind: str, tolerance: float | None, *, carried: bool) -> LayerDiff:
-        """The verdict; `carried`: its scale is that of a tensor it was made from."""
+    def row(
+        self, layer: str, kind: str, tolerance: float | None, *, carried: bool, rounded: bool
+    ) -> LayerDiff:
+        """The verdict; `carried`: its scale is that of a tensor it was made from; `rounded`: the other side
+        had its inputs in other codes."""
         mode = self.mode
         own, limit, unit = self._own(mode, kind)
+        if mode == "float" and rounded and self.other is self.whole:
+            limit = ROUNDED_TOLERANCE
         limit = limit if tolerance is None else tolerance
         departs = None
         if not math.isfinite(own):
