@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.context import Context
+from acceptance.fork_server import fork_server
 from acceptance.onnx_cases import Case, load_cases
 from acceptance.row import Check, Row, at_least, at_most, figure
 
@@ -92,7 +93,7 @@ def run_cases(
     `function` ("module:name") serves a connection in a child; `preload` are modules of imports and test
     data, loaded once in the server the children are forked from.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    fork_server(preload)
     waiting = list(names)[::-1]
     idle = [_Child(function, seconds) for _ in range(min(_CHILDREN, len(waiting)))]
     pool = list(idle)

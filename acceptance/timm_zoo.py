@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from acceptance.context import Context
+from acceptance.fork_server import fork_server
 from acceptance.row import Check, NotRun, Row, at_least, at_most, figure
 
 __all__ = ["MODELS", "ROW"]
@@ -50,8 +50,7 @@ _AT_ONCE = 2
 
 def judged(model: str, seconds: float = _SECONDS) -> dict[str, Any]:
     """What `acceptance.timm_net.judge` says of `model`; a crash or a late answer is "failed"."""
-    starter = multiprocessing.get_context("forkserver")
-    starter.set_forkserver_preload(["acceptance.timm_net"])
+    starter = fork_server(["acceptance.timm_net"])
     receiver, sender = starter.Pipe(duplex=False)
     process = starter.Process(target=_judge, args=(model, sender), daemon=True)
     process.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import signal
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 import onnx
 
+from acceptance.fork_server import fork_server
 from acceptance.mutants.data import DATA, FILES
 from acceptance.mutants.graphs import GRAPHS
 from acceptance.mutants.hungry import HUNGRY
@@ -43,8 +43,7 @@ def write(kind: str, seed: int, folder: Path) -> Path:
 
 def try_mutants(mutants: Sequence[tuple[str, int]], children: int = 2) -> Iterator[Result]:
     """The result of each (class, seed)."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["acceptance.mutants.trial"])
+    context = fork_server(["acceptance.mutants.trial"])
     with ThreadPoolExecutor(children) as pool:
         yield from pool.map(partial(_try, context), mutants)
 
