@@ -17,15 +17,14 @@ import onnxruntime
 
 import tvmcomp as tc
 from acceptance.onnx_cases import Case, load_cases
+from acceptance.onnx_compare import compare
 from tvmcomp.errors import TvmcompError
 from tvmcomp.target import Target
 
-__all__ = ["compare", "judge", "serve"]
+__all__ = ["judge", "serve"]
 
 _MEMORY_BYTES = 12 << 30
 
-# Of the largest magnitude in the output, and of each value; integers and booleans are exact.
-_TOLERANCE = {"float16": (2e-3, 5e-3), "float32": (1e-5, 1e-4), "float64": (1e-5, 1e-4)}
 # The tests' own, of each value: some of their expected outputs are written with few digits.
 _EXPECTED_TOLERANCE = 1e-3
 
@@ -108,29 +107,8 @@ def _differ(got: Sequence[np.ndarray], want: Sequence[np.ndarray], of_each: floa
     if len(got) != len(want):
         return f"{len(got)} outputs instead of {len(want)}"
     pairs = zip(got, want, strict=True)
-    reasons = (compare(np.asarray(a), np.asarray(b), of_each) for a, b in pairs)
+    reasons = (compare(np.asarray(a), np.asarray(b), of_each=of_each) for a, b in pairs)
     return next((f"output {i}: {reason}" for i, reason in enumerate(reasons) if reason), "")
-
-
-def compare(got: np.ndarray, want: np.ndarray, at_least: float = 0.0) -> str:
-    """What is wrong with `got`, "" if nothing; `at_least` widens the tolerance of each value."""
-    if got.dtype != want.dtype or got.shape != want.shape:
-        return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
-    if want.dtype.kind != "f":
-        wrong = int(np.count_nonzero(got != want))
-        return f"{wrong} of {want.size} values differ" if wrong else ""
-    a, b = got.astype(np.float64), want.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    finite = np.isfinite(b)
-    largest = float(np.abs(b[finite]).max(initial=0.0))
-    of_largest, of_each = _TOLERANCE[want.dtype.name]
-    with np.errstate(invalid="ignore"):
-        near = np.abs(a - b) <= of_largest * largest + max(of_each, at_least) * np.abs(b)
-        far = ~(same | (near & finite))
-        if not far.any():
-            return ""
-        error = np.abs(a - b)[far].max() / (largest or 1.0)
-    return f"{int(far.sum())} of {want.size} values differ, by up to {error:.3g} of the largest"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tvmcomp.calibrate.histogram import Histogram
+from tvmcomp.calibrate.levels import check_levels
 from tvmcomp.calibrate.tally import HistogramTally, Tally
-from tvmcomp.errors import CalibrationError
 
 __all__ = ["Entropy"]
 
@@ -39,11 +39,7 @@ class Entropy:
     axis: int | None = None
 
     def __post_init__(self) -> None:
-        if self.levels < 3 or (self.symmetric and self.levels % 2 == 0):
-            raise CalibrationError(
-                f"{self.levels} levels cannot be {'symmetric' if self.symmetric else 'uniform'}; "
-                "use at least 3, and an odd number for a symmetric range"
-            )
+        check_levels(self.levels, 3, symmetric=self.symmetric)
 
     def start(self) -> Tally:
         """An empty tally."""

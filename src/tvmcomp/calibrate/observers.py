@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from tvmcomp.calibrate.histogram import Histogram
+from tvmcomp.calibrate.levels import check_levels
 from tvmcomp.calibrate.tally import AverageTally, HistogramTally, RangeTally, Tally
 from tvmcomp.errors import CalibrationError
 
@@ -116,11 +117,7 @@ class MSE:
     axis: int | None = None
 
     def __post_init__(self) -> None:
-        if self.levels < 2 or (self.symmetric and self.levels % 2 == 0):
-            raise CalibrationError(
-                f"{self.levels} levels cannot be {'symmetric' if self.symmetric else 'uniform'}; "
-                "use at least 2, and an odd number for a symmetric range"
-            )
+        check_levels(self.levels, 2, symmetric=self.symmetric)
 
     def start(self) -> Tally:
         """An empty tally."""
