@@ -48,7 +48,7 @@ def assemble(
         input_vars.append(env[old])
         check_type(name, old.ty, empty=True)
     arrays: dict[relax.Var, np.ndarray] = {}
-    taken = set(inputs.values())
+    taken = dict.fromkeys(inputs.values(), 0)
     for variable, (name, array) in params.items():
         old = variables[variable]
         env[old] = relax.Var(unique(name, taken), old.ty)
@@ -97,7 +97,7 @@ def _plain(binding: relax.Binding) -> Expr:
     return binding.value
 
 
-def _promote(expr: Expr, arrays: dict[relax.Var, np.ndarray], taken: set[str]) -> Expr:
+def _promote(expr: Expr, arrays: dict[relax.Var, np.ndarray], taken: dict[str, int]) -> Expr:
     """Float tensors written into the graph become parameters; scalars and integers stay constants."""
     if not isinstance(expr, relax.Call) or op_name(expr) in ("quantize", "dequantize"):
         return expr

@@ -42,27 +42,36 @@ def substitute(expr: Expr, env: Mapping[relax.Var, Expr]) -> Expr:
     if isinstance(expr, relax.Var):
         return env.get(expr, expr)
     if isinstance(expr, relax.Tuple):
-        return relax.Tuple([substitute(field, env) for field in expr.fields])
+        old = list(expr.fields)
+        fields = [substitute(field, env) for field in old]
+        return expr if _same(fields, old) else relax.Tuple(fields)
     if isinstance(expr, relax.TupleGetItem):
         value = substitute(expr.tuple_value, env)
         if isinstance(value, relax.Tuple):
             return value.fields[expr.index]
-        return relax.TupleGetItem(value, expr.index)
+        unchanged = value.same_as(expr.tuple_value)
+        return expr if unchanged else relax.TupleGetItem(value, expr.index)
     if isinstance(expr, relax.Call):
-        args = [substitute(arg, env) for arg in expr.args]
-        if all(new.same_as(old) for new, old in zip(args, expr.args, strict=True)):
-            return expr
-        return relax.Call(expr.op, args, expr.attrs, expr.ty_args)
+        old = list(expr.args)
+        args = [substitute(arg, env) for arg in old]
+        return expr if _same(args, old) else relax.Call(expr.op, args, expr.attrs, expr.ty_args)
     return expr
 
 
-def unique(name: str, taken: set[str]) -> str:
-    """`name`, or `name_1`, `name_2` ... if taken; the result is added to `taken`."""
-    candidate, count = name, 0
+def _same(new: Sequence[Expr], old: Sequence[Expr]) -> bool:
+    return all(a is b or a.same_as(b) for a, b in zip(new, old, strict=True))
+
+
+def unique(name: str, taken: dict[str, int]) -> str:
+    """`name`, or `name_1`, `name_2` ... if taken; the result is added to `taken`.
+
+    taken: name -> the last number that was tried for it.
+    """
+    candidate = name
     while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
+        taken[name] = taken.get(name, 0) + 1
+        candidate = f"{name}_{taken[name]}"
+    taken[candidate] = 0
     return candidate
 
 
@@ -115,7 +124,7 @@ class Block:
         """The module: live bindings under unique names, results as one value or one tuple."""
         live = self.live(outputs)
         results = {var for var in leaves(relax.Tuple(list(outputs))) if var in self.definitions}
-        taken = {str(param.name) for param in params}
+        taken = {str(param.name): 0 for param in params}
         env: dict[relax.Var, Expr] = {}
         builder = relax.BlockBuilder()
         for var, function in (functions or {}).items():
@@ -125,10 +134,15 @@ class Block:
                 for var, expr in self.definitions.items():
                     if var not in live:
                         continue
-                    value = builder.normalize(substitute(expr, env))
+                    value = substitute(expr, env)
+                    if value.ty.is_missing():
+                        value = builder.normalize(value)
                     kind = relax.Var if var in results else relax.DataflowVar
-                    env[var] = kind(unique(str(var.name), taken), value.ty)
-                    builder.emit_normalized(relax.VarBinding(env[var], value))
+                    name = unique(str(var.name), taken)
+                    bound = var
+                    if name != str(var.name) or type(var) is not kind:
+                        bound = env[var] = kind(name, value.ty)
+                    builder.emit_normalized(relax.VarBinding(bound, value))
             final = [substitute(output, env) for output in outputs]
             builder.emit_func_output(final[0] if len(final) == 1 else relax.Tuple(final))
         return builder.get()

@@ -28,6 +28,8 @@ class FoldBatchNorm(Rewriter):
     A convolution whose result is read elsewhere too keeps its weights.
     """
 
+    STARTS_FROM = frozenset({"nn.batch_norm"})
+
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
         if op_name(call) != "nn.batch_norm":
             return None

@@ -14,6 +14,8 @@ __all__ = ["FoldPad"]
 class FoldPad(Rewriter):
     """conv2d(pad(x, 0), w, padding=p)  ->  conv2d(x, w, padding=p + the pad)     NCHW, H and W only"""
 
+    STARTS_FROM = frozenset({"nn.pad"})
+
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
         if op_name(call) != "nn.conv2d" or call.attrs.data_layout != "NCHW":
             return None

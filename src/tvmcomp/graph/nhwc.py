@@ -58,6 +58,9 @@ class ToNHWC(Rewriter):
                 moved = self.move(var, nhwc=True, name=f"{var.name}_nhwc")
                 self._stored[var] = Stored(moved, nhwc=True)
 
+    def _has_work(self, values: list[Expr]) -> bool:
+        return self._has_images
+
     def bind(self, var: relax.Var, expr: Expr) -> Expr:
         self._originals[var] = expr
         if isinstance(expr, relax.TupleGetItem):

@@ -25,6 +25,8 @@ class QuantizeMoves(Rewriter):
     quantized alike stay what they are. So a foreign graph's own pairs keep their meaning, wherever they stand.
     """
 
+    STARTS_FROM = frozenset({"quantize", "dequantize"})
+
     def __init__(self, model: Model) -> None:
         super().__init__(model)
         self._made: dict[tuple[object, ...], Expr] = {}

@@ -39,6 +39,8 @@ class QuantizedParams(Rewriter):
     The weights of convolutions, dense layers and look-ups stay codes.
     """
 
+    STARTS_FROM = frozenset({"quantize", "dequantize"})
+
     def __init__(self, model: Model) -> None:
         super().__init__(model)
         self._weights = _weight_vars(self._main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import tvm
@@ -21,7 +22,13 @@ class Rewriter:
     A rewrite may look at what an operand is (`definition`), how often it is read (`uses`), and what a
     parameter holds (`value`); it returns the expression to bind instead, or None to keep the call.
     Parameters nothing reads any more are dropped, new ones are made with `param`.
+
+    A binding `rewrite` leaves alone stays as it is, variable and all, and a walk that changes nothing
+    returns the model itself: most of the canonical form's passes find nothing in most networks.
     """
+
+    # Operators without which the rewrite has nothing to do; None where there are none to name.
+    STARTS_FROM: ClassVar[frozenset[str] | None] = None
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -45,28 +52,57 @@ class Rewriter:
             for block in self._main.body.blocks
             for binding in block.bindings
         ]
+        if not self._has_work([expr for _, expr in bindings]):
+            return self.model
         counts: Counter[relax.Var] = Counter()
         for _, expr in bindings:
             counts.update(leaves(expr))
         counts.update(leaves(self._main.body.body))
         for var in self._main.params:
             self._uses[var] = counts[var]
+        changed = bool(self.env)
         for var, expr in bindings:
             value = self.bind(var, expr)
-            self.env[var] = value
+            if value is not var:
+                changed = True
+                self.env[var] = value
             if isinstance(value, relax.Var):
                 self._uses[value] += counts[var]
+        if not changed and self._is_tidy(counts, [var for var, _ in bindings]):
+            return self.model
         return self._finish()
 
     def bind(self, var: relax.Var, expr: Expr) -> Expr:
-        """What takes the place of `var`, which was bound to `expr`."""
+        """What takes the place of `var`, which was bound to `expr`; `var` itself if nothing changes."""
         name = str(var.name)
-        expr = substitute(expr, self.env)
-        if not op_name(expr):
-            return self.emit(expr, name)
-        call = self.block.typed(expr)
+        new = substitute(expr, self.env) if self.env else expr
+        if not op_name(new):
+            return self._as_it_is(var, new) if new is expr else self.emit(new, name)
+        call = self.block.typed(new)
         replacement = self.rewrite(call, name)
+        if replacement is None and call is expr:
+            return self._as_it_is(var, expr)
         return self.emit(call if replacement is None else replacement, name)
+
+    def _as_it_is(self, var: relax.Var, expr: Expr) -> Expr:
+        if not isinstance(expr, relax.Call | relax.TupleGetItem):
+            return self.emit(expr)
+        self.block.definitions[var] = expr
+        return var
+
+    def _has_work(self, values: list[Expr]) -> bool:
+        starts = self.STARTS_FROM
+        return starts is None or any(op_name(value) in starts for value in values)
+
+    def _is_tidy(self, counts: Counter[relax.Var], variables: list[relax.Var]) -> bool:
+        """Whether `_finish` would find nothing to drop, to name anew or to put in another order."""
+        read = [var for var in counts if var in self.arrays]
+        names = {str(var.name) for var in (*self._main.params, *variables)}
+        return (
+            read == list(self.arrays)
+            and all(counts[var] for var in variables)
+            and len(names) == len(self._main.params) + len(variables)
+        )
 
     def results(self, body: Expr) -> list[Expr]:
         """The values `main` returns, rewritten."""
@@ -114,12 +150,14 @@ class Rewriter:
             name = str(var.name)
             while name in params:
                 name += "_copy"
-            env[var] = var if name == str(var.name) else relax.Var(name, var.ty)
+            if name != str(var.name):
+                env[var] = relax.Var(name, var.ty)
             params[name] = self.arrays[var]
-        for var, expr in self.block.definitions.items():
-            self.block.definitions[var] = substitute(expr, env)
+        if env:
+            for var, expr in self.block.definitions.items():
+                self.block.definitions[var] = substitute(expr, env)
         module = self.block.finish(
-            [*inputs, *env.values()],
+            [*inputs, *(env.get(var, var) for var in used)],
             [substitute(result, env) for result in results],
             self._helpers(),
         )

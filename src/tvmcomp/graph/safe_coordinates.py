@@ -31,6 +31,8 @@ class SafeCoordinates(Rewriter):
     negative size has none, so that nothing would be written: it moves off the image, which gives its zeros.
     """
 
+    STARTS_FROM = frozenset({"image.grid_sample", "vision.roi_align", "vision.roi_pool"})
+
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
         safe = _REWRITES.get(op_name(call))
         return safe(self, call) if safe is not None else None

@@ -37,6 +37,8 @@ class SplitPhases(Rewriter):
     has no such tap. The result is the same sum of the same products.
     """
 
+    STARTS_FROM = frozenset({"nn.conv2d_transpose"})
+
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self._shuffles: dict[Expr, _Shuffle] = {}

@@ -31,7 +31,7 @@ def is_quantized(model: Model) -> bool:
 def adopt_weights(model: Model) -> Model:
     """A canonical model with every 8-bit parameter that is dequantized in the packed form."""
     flow = Dataflow.of(model.module)
-    taken = {str(var.name) for var in (*flow.parameters, *flow.bindings)}
+    taken = {str(var.name): 0 for var in (*flow.parameters, *flow.bindings)}
     bindings: dict[relax.Var, Expr] = {}
     added: dict[relax.Var, np.ndarray] = {}
     for var, value in flow.bindings.items():
