@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,17 @@ import tvm
 from tvm import relax
 from tvm.ir import Expr, Op
 
-__all__ = ["Block", "as_array", "leaves", "op_name", "scalar", "shape_of", "substitute", "unique"]
+__all__ = [
+    "Block",
+    "abandon",
+    "as_array",
+    "leaves",
+    "op_name",
+    "scalar",
+    "shape_of",
+    "substitute",
+    "unique",
+]
 
 
 def op_name(expr: Expr | None) -> str:
@@ -87,6 +98,17 @@ def scalar(expr: Expr) -> float | None:
     """The value of a one-element constant."""
     array = as_array(expr)
     return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def abandon(builder: relax.BlockBuilder) -> None:
+    """End every block that an exception left open in `builder`.
+
+    One that goes away with an open block warns on stderr, which has room for one line, and as the
+    exception's traceback holds it, that may be in the middle of something else.
+    """
+    with contextlib.suppress(RuntimeError):  # raised when no block is left
+        while True:
+            builder._end_block()
 
 
 class Block:

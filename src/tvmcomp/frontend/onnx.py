@@ -18,6 +18,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble, check_type
+from tvmcomp.frontend.block import abandon
 from tvmcomp.frontend.onnx_control import CONTROL, refuse_control, resolve_control
 from tvmcomp.frontend.onnx_files import check_tensors, check_text, read_model, tensors_of
 from tvmcomp.frontend.onnx_fold import explicit_pads, fold_constants, split_weights
@@ -203,10 +204,10 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
             try:
                 return self.from_onnx(graph, self._version)
             except ModelError:
-                self._abandon()
+                abandon(self.bb)
                 raise
             except Exception as error:
-                self._abandon()
+                abandon(self.bb)
                 raise ModelError(
                     f"graph {graph.name}: cannot be imported: {first_line(error)}; "
                     "check the model with onnx.checker and export it again"
@@ -214,11 +215,6 @@ class _Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
 
     def _check_for_unsupported_ops(self, graph: onnx.GraphProto) -> None:
         """Done, with our own converters counted."""
-
-    def _abandon(self) -> None:
-        # A builder that goes away with an open block warns on stderr, which has room for one line.
-        with contextlib.suppress(RuntimeError):
-            self.bb._end_block()
 
     def _convert_operator(
         self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int

@@ -19,6 +19,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from tvmcomp.errors import ModelError
 from tvmcomp.frontend.assemble import assemble
+from tvmcomp.frontend.block import abandon
 from tvmcomp.frontend.signature import first_line, specialised
 from tvmcomp.frontend.torch_ops import CONVERTERS, decompositions
 from tvmcomp.frontend.torch_ops.qdq import register_operators
@@ -122,6 +123,7 @@ def _import(
             custom_convert_map=CONVERTERS,
         )
     except Exception as error:
+        abandon(importer.block_builder)
         raise ModelError(f"{provenance.source}: {first_line(error)}") from error
     signature = exported.graph_signature
     inputs = {}
