@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -354,6 +355,9 @@ def test_simulation_is_within_one_step():
         bias=rng.standard_normal(7).astype(np.float32), low=0, high=255, residual_scale=0.3,
     )  # fmt: skip
     _within_one_step(conv, tensors, [a, b])
+    dense = replace(conv, weight=weight[:, :1, :1], pads=(0, 0, 0, 0))
+    high = {name: replace(t, shape=(2, 3, 2, 5, 1, 7)) for name, t in tensors.items()}
+    _within_one_step(dense, high, [x.reshape(2, 3, 2, 5, 1, 7) for x in (a, b)])
     for include in (True, False):
         pool = IntAvgPool(
             name="p", inputs=("a",), output="y", kernel=(3, 3), strides=(1, 1), pads=(1, 1, 1, 1),

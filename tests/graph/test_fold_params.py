@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import tvm
 from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
 from graph.modules import assert_rewritten, model_of
-from tvmcomp.frontend.block import as_array, op_name
+from tvmcomp.frontend.block import Block, as_array, op_name
 from tvmcomp.graph.fold_params import FoldParams
 
 
@@ -174,3 +176,16 @@ def test_slices_splits_and_products_are_computed():
     # Row 5, its first three columns.
     want = np.broadcast_to(model.params["w"][5, :3].sum(dtype=np.float64), (1, 4))
     np.testing.assert_allclose(array, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mod", [-1, 0, 1]), ("floor_mod", [2, 0, 1])])
+def test_remainders_have_the_sign_their_operator_gives_them(name: str, expected: list[int]):
+    block = Block()
+    x = relax.Var("x", relax.TensorType((3,), "int64"))
+    values = relax.const(np.array([-4, 3, 7]), "int64")
+    remainder = block.emit(getattr(relax.op, name)(values, relax.const(3, "int64")))
+    module = block.finish([x], [block.emit(relax.op.add(x, remainder))])
+    run = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())["main"]
+    np.testing.assert_array_equal(run(tvm.runtime.tensor(np.zeros(3, np.int64))).numpy(), expected)
+    folded = FoldParams(model_of(module)).run().module["main"].body.blocks[0].bindings
+    np.testing.assert_array_equal(as_array(folded[0].value.args[1]), expected)

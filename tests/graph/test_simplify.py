@@ -17,6 +17,10 @@ def f32(value: float) -> Expr:
     return relax.const(np.float32(value), "float32")
 
 
+def ints(*values: int) -> Expr:
+    return relax.const(np.array(values), "int64")
+
+
 def module(build, shape=(1, 8, 6, 6)):
     """main(x, p) = build(block, x, p) with p: [1, C, 1, 1]."""
     block = Block()
@@ -97,6 +101,28 @@ CASES = {
     "disjoint clips stay": (
         lambda b, x, p: op.clip(b.emit(op.clip(x, 0.0, 1.0)), 2.0, 3.0),
         lambda b, x, p: op.clip(b.emit(op.clip(x, 0.0, 1.0)), 2.0, 3.0),
+    ),
+    "pad nothing": (
+        lambda b, x, p: nn.relu(b.emit(nn.pad(x, [0] * 8))),
+        lambda b, x, p: nn.relu(x),
+    ),
+    "pad and cut": (
+        lambda b, x, p: nn.pad(x, [0] * 4 + [1, -1] + [0] * 2),
+        lambda b, x, p: nn.pad(x, [0] * 4 + [1, -1] + [0] * 2),
+    ),
+    "take what was rotated": (
+        lambda b, x, p: op.take(x, ints(4, 5, 0, 1, 2, 3), axis=2),
+        lambda b, x, p: op.concat(
+            [b.emit(op.strided_slice(x, [2], [a], [e], [1])) for a, e in ((4, 6), (0, 4))], axis=2
+        ),
+    ),
+    "take every other": (
+        lambda b, x, p: op.take(x, ints(-6, 2, 4), axis=2),
+        lambda b, x, p: op.strided_slice(x, [2], [0], [5], [2]),
+    ),
+    "take in disorder": (
+        lambda b, x, p: op.take(x, ints(4, 0, 5, 1, 2, 3), axis=2),
+        lambda b, x, p: op.take(x, ints(4, 0, 5, 1, 2, 3), axis=2),
     ),
     "clip at zero": (lambda b, x, p: op.clip(x, 0, float("inf")), lambda b, x, p: nn.relu(x)),
     "silu": (

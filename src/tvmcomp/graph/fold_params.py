@@ -21,6 +21,8 @@ _ELEMENTWISE: dict[str, Fold] = {
     "subtract": np.subtract,
     "multiply": np.multiply,
     "divide": np.divide,
+    "floor_mod": np.mod,
+    "mod": np.fmod,
     "power": np.power,
     "maximum": np.maximum,
     "minimum": np.minimum,

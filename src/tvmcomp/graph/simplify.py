@@ -13,12 +13,15 @@ from tvmcomp.graph.rewrite import Rewriter
 
 __all__ = ["Simplify"]
 
+# Slices a gather of constant indices may become.
+_MOST_RUNS = 2
+
 _RESHAPES = ("reshape", "squeeze", "expand_dims", "flatten")
 
 
 class Simplify(Rewriter):
     """
-    dropout(x), x + 0, x * 1, x / 1, x[:], no-op reshape, permute, cast, broadcast  ->  x
+    dropout(x), x + 0, x * 1, x / 1, x[:], no-op reshape, permute, cast, broadcast, pad  ->  x
     squeeze, expand_dims, flatten, reshape(reshape(x))  ->  reshape(x)
     maximum(x, 0), clip(x, 0, inf)                      ->  nn.relu(x)
     maximum(x, c), minimum(x, c), clip(clip(x))         ->  clip(x, low, high)
@@ -29,6 +32,7 @@ class Simplify(Rewriter):
     c + x, c * x (c constant, parameter or smaller)     ->  x + c, x * c
     x + broadcast_to(y)                                 ->  x + y
     split(x)[i], take(x, 3), take(x, [0, 2, 4])         ->  x[a:b], x[3], x[0:5:2]
+    take(x, [4, 5, 0, 1, 2, 3])                         ->  concat(x[4:6], x[0:4])
     """
 
     def rewrite(self, call: relax.Call, name: str) -> Expr | None:
@@ -40,10 +44,14 @@ class Simplify(Rewriter):
         return None
 
     def identity(self, call: relax.Call) -> Expr | None:
-        """Same type out as in: `reshape`, `permute_dims`, `astype`, `broadcast_to` that do nothing."""
+        """Same type out as in: `astype`, `broadcast_to` that do nothing."""
         x = call.args[0]
         same = shape_of(x) == shape_of(call) and x.ty.dtype == call.ty.dtype
         return x if same else None
+
+    def no_pad(self, call: relax.Call) -> Expr | None:
+        """A border of no width; one side may be cut by what the other gains."""
+        return None if any(int(width) for width in call.attrs.pad_width) else call.args[0]
 
     def still_axes(self, call: relax.Call) -> Expr | None:
         """A permutation that moves nothing; one that moves only axes of length 1 is a reshape."""
@@ -92,7 +100,7 @@ class Simplify(Rewriter):
         return relax.Tuple(parts)
 
     def constant_take(self, call: relax.Call) -> Expr | None:
-        """Constant indices with equal steps are a slice."""
+        """Constant indices with equal steps are a slice; a rotation is two, put together."""
         x, index = call.args[0], self.value(call.args[1])
         if index is None or call.attrs.axis is None or index.size == 0:
             return None
@@ -100,14 +108,14 @@ class Simplify(Rewriter):
         length = shape_of(x)[axis]
         rows = index.reshape(-1).astype(np.int64)
         rows = np.where(rows < 0, rows + length, rows)
-        steps = np.unique(np.diff(rows)) if rows.size > 1 else np.ones(1, np.int64)
-        if rows.min() < 0 or rows.max() >= length or steps.size != 1 or steps[0] <= 0:
+        if rows.min() < 0 or rows.max() >= length:
             return None
-        end = int(rows[-1]) + 1
-        part = relax.op.strided_slice(x, [axis], [int(rows[0])], [end], [int(steps[0])])
-        if index.ndim == 1:
-            return part
-        return relax.op.reshape(self.emit(part), shape_of(call))
+        runs = _runs(rows)
+        if len(runs) > _MOST_RUNS or any(run.size > 1 and run[1] <= run[0] for run in runs):
+            return None
+        parts = [self.emit(_sliced(x, axis, run)) for run in runs]
+        part = parts[0] if len(parts) == 1 else self.emit(relax.op.concat(parts, axis=axis))
+        return part if index.ndim == 1 else relax.op.reshape(part, shape_of(call))
 
     def broadcast(self, call: relax.Call) -> Expr | None:
         """Elementwise operators broadcast by themselves."""
@@ -242,6 +250,19 @@ class Simplify(Rewriter):
         return window == shape[2:] and not padded and prod(shape_of(call)[2:]) == 1
 
 
+def _runs(rows: np.ndarray) -> list[np.ndarray]:
+    """`rows` as one run of equal steps, or cut wherever a row is not the one after the last."""
+    steps = np.diff(rows)
+    if np.unique(steps).size <= 1:
+        return [rows]
+    return np.split(rows, np.flatnonzero(steps != 1) + 1)
+
+
+def _sliced(x: Expr, axis: int, run: np.ndarray) -> Expr:
+    step = int(run[1] - run[0]) if run.size > 1 else 1
+    return relax.op.strided_slice(x, [axis], [int(run[0])], [int(run[-1]) + 1], [step])
+
+
 def _axes(call: relax.Call) -> list[int]:
     return [int(axis) for axis in call.attrs.axis]
 
@@ -258,6 +279,7 @@ _RULES = {
     "expand_dims": (Simplify.reshape,),
     "flatten": (Simplify.reshape,),
     "permute_dims": (Simplify.still_axes,),
+    "nn.pad": (Simplify.no_pad,),
     "broadcast_to": (Simplify.identity,),
     "astype": (Simplify.identity,),
     "strided_slice": (Simplify.whole_slice,),

@@ -365,6 +365,19 @@ def test_what_stays_in_float_is_listed() -> None:
     )
 
 
+def test_arithmetic_on_indices_is_not_listed() -> None:
+    def network(net: Layers) -> tuple[Expr, ...]:
+        index, table = net.input("i", 1, 4, dtype="int64"), net.table("words.weight", 10, 16)
+        ten = relax.const(10, "int64")
+        negative = net.emit("negative", relax.op.less(index, relax.const(0, "int64")))
+        counted = net.emit("counted", relax.op.add(index, ten))
+        index = net.emit("index", relax.op.where(negative, counted, index))
+        words = net.emit("words", relax.op.take(table, index, axis=0))
+        return (net.emit("best", relax.op.argmax(net.dense("fc", words, 8), axis=-1)),)
+
+    assert [skip.name for skip in placed(model_of(network)).skipped] == ["best"]
+
+
 def test_the_operators_of_a_mask_are_listed() -> None:
     placement = placed(model_of(attention_mask))
     assert [(skip.name, skip.op) for skip in placement.skipped] == [

@@ -280,5 +280,7 @@ class _Placer:
         for name in graph.values:
             if name in known or graph.op(name) in SAME_SCALE or not graph.reads(name):
                 continue
+            if not any(map(graph.is_float, (name, *graph.reads(name)))):
+                continue  # arithmetic on indices, lengths and conditions
             op = graph.op(name) or "tuple item"
             self._skipped.append(Skipped(name, op, "has no integer form", graph.macs(name)))

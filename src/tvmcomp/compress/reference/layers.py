@@ -56,7 +56,7 @@ from tvmcomp.graph.layers import (
     View,
 )
 
-__all__ = ["average_factors", "compute", "compute_outputs", "qparams_of"]
+__all__ = ["as_image", "average_factors", "compute", "compute_outputs", "qparams_of"]
 
 Array = NDArray[Any]
 
@@ -116,15 +116,15 @@ def _view(layer: View, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> A
 
 @_compute.register
 def _int_conv(layer: IntConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    residual = _image(x[1]) if len(x) > 1 else None
+    residual = as_image(x[1]) if len(x) > 1 else None
     zero_point = qparams_of(xs[0]).zero_point
-    return int_conv(layer, _image(x[0]), residual, zero_point, y).reshape(y.shape)
+    return int_conv(layer, as_image(x[0]), residual, zero_point, y).reshape(y.shape)
 
 
 @_compute.register
 def _float_conv(layer: FloatConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    residual = _image(x[1]) if len(x) > 1 else None
-    return float_conv(layer, _image(x[0]), residual).reshape(y.shape)
+    residual = as_image(x[1]) if len(x) > 1 else None
+    return float_conv(layer, as_image(x[0]), residual).reshape(y.shape)
 
 
 @_compute.register
@@ -143,7 +143,7 @@ def _dynamic_dequantize(
 
 @_compute.register
 def _dynamic_conv(layer: DynamicConv, x: list[Array], xs: list[TensorSpec], y: TensorSpec) -> Array:
-    codes, scale, zero_point, *residual = (_image(array) for array in x)
+    codes, scale, zero_point, *residual = (as_image(array) for array in x)
     return dynamic_conv(layer, codes, scale, zero_point, *residual).reshape(y.shape)
 
 
@@ -287,8 +287,8 @@ def _rounded(
     return round_clip(value, layer.low, layer.high, y.dtype, qparams_of(y).zero_point)
 
 
-def _image(x: Array) -> Array:
-    """Ranks below 4 gain leading ones, above 4 fold into the batch: a dense layer is a 1x1 convolution."""
+def as_image(x: Array) -> Array:
+    """[N, H, W, C]: ranks below 4 gain leading ones, above 4 fold into the batch; dense is a 1x1 convolution."""
     return x.reshape(-1, *((1, 1, 1, *x.shape)[-3:]))
 
 

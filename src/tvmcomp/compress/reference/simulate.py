@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tvmcomp.compress.reference.arithmetic import code_range
 from tvmcomp.compress.reference.convolution import accumulate
-from tvmcomp.compress.reference.layers import compute, qparams_of
+from tvmcomp.compress.reference.layers import as_image, compute, qparams_of
 from tvmcomp.compress.reference.matmul import product
 from tvmcomp.graph.layers import (
     Embedding,
@@ -79,11 +79,12 @@ def _codes(real: Array, y: TensorSpec, low: int, high: int) -> Array:
 def _conv(
     layer: IntConv, xs: Sequence[TensorSpec], y: TensorSpec, inputs: Sequence[Array]
 ) -> Array:
-    x = inputs[0].reshape((1,) * (4 - inputs[0].ndim) + inputs[0].shape)
+    x = as_image(inputs[0])
     total = accumulate(x.astype(np.int32) - qparams_of(xs[0]).zero_point, layer, 0.0)
     value = total * layer.multiplier.astype(np.float64) + layer.bias
     if len(inputs) > 1:
-        value = value + inputs[1].astype(np.float64) * float(np.float32(layer.residual_scale))
+        residual = as_image(inputs[1]).astype(np.float64)
+        value = value + residual * float(np.float32(layer.residual_scale))
     if y.dtype == "float32":
         return np.clip(value, layer.low, layer.high).astype(np.float32).reshape(y.shape)
     steps = np.rint(value) + qparams_of(y).zero_point
