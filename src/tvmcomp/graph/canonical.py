@@ -41,6 +41,7 @@ from tvmcomp.graph.dense import Dense
 from tvmcomp.graph.fold_batch_norm import FoldBatchNorm
 from tvmcomp.graph.fold_pad import FoldPad
 from tvmcomp.graph.fold_params import FoldParams
+from tvmcomp.graph.fold_scale import FoldScale
 from tvmcomp.graph.lift_1d import Lift1d
 from tvmcomp.graph.moves import Moves
 from tvmcomp.graph.names import NameBindings
@@ -79,6 +80,7 @@ CANONICAL: tuple[type[Rewriter], ...] = (
     ToNHWC,
     QuantizedParams,
     Simplify,
+    FoldScale,
     Moves,
     Simplify,
     # Codes in place of floats wherever that changes no value.
