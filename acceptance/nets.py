@@ -233,7 +233,9 @@ def _built(net: Net) -> torch.nn.Module:
 
     samples = net.inputs(_STATISTICS, STATISTICS_SEED)
     tensors = {name: torch.from_numpy(array) for name, array in samples.items()}
-    return settled(net.make(dict(net.options)), tensors)
+    # Weights first made within inference mode could not be exported later.
+    with torch.inference_mode(False):
+        return settled(net.make(dict(net.options)), tensors)
 
 
 @cache

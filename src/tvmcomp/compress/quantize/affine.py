@@ -47,15 +47,17 @@ def quantize_weight(
     bits: int,
     observer: MinMax | MSE,
     power_of_two: bool = False,
+    least: float = 0.0,
 ) -> UniformWeight:
     """Round to nearest, half to even; `codes` symmetric means int8 codes without zero points.
 
-    weight: float32; granularity: with its axis; all-zero slices get scale 1.
+    weight: float32; granularity: with its axis; all-zero slices get scale 1; least: no scale is below it.
     """
     blocks = granularity.blocks(weight)
     shape = granularity.parameter_shape(weight.shape)
     rows = blocks.reshape(-1, blocks.shape[-1]).astype(np.float64)
     scale, zero_point = _fit(rows, codes, observer, power_of_two)
+    scale = np.maximum(scale, least)
     scale = scale.astype(np.float32).reshape(shape)
     expanded = granularity.expand(scale, weight.shape).astype(np.float64)
     points = granularity.expand(zero_point.reshape(shape), weight.shape)

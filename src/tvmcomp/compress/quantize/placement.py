@@ -9,8 +9,10 @@
     x -> layer_norm -> y                                  pairs on x and y
     x -> multiply by number -> add mask -> softmax -> y   pairs on x and y; the mask stays in float
     index -> take from a table -> y                       a pair on y
+    x, h -> products -> gates and state -> h'             pairs on x and h where products read them
 
-An operator without an integer form on the target stays in float, and so does what only it needs.
+An operator without an integer form on the target stays in float, and so does what only it needs: a sum of products
+that nothing reads as codes leaves its layer as float32.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from tvmcomp.compress.quantize.graph import SAME_SCALE, Graph, Weighted
+from tvmcomp.compress.quantize.recurrence import recurrent
 from tvmcomp.target import Target
 
 __all__ = ["Group", "Placement", "Selection", "Skipped", "place"]
@@ -74,12 +77,14 @@ class Placement:
     """Tensors with a pair of their own, those that carry another one's, and what runs on integers.
 
     carried: tensor -> the tensor in `pairs` whose scale and zero point it shares.
+    exact:   tensors made from float32 operands, also where these carry a pair for others.
     """
 
     pairs: tuple[str, ...]
     carried: Mapping[str, str]
     groups: tuple[Group, ...]
     skipped: tuple[Skipped, ...]
+    exact: frozenset[str] = frozenset()
 
 
 def place(graph: Graph, target: Target, selection: Selection) -> Placement:
@@ -95,6 +100,7 @@ class _Placer:
         self._groups: list[Group] = []
         self._settled: set[str] = set()  # in a group, or decided to stay in float
         self._skipped: list[Skipped] = []
+        self._recurrent = recurrent(graph)
 
     def run(self) -> Placement:
         graph = self._graph
@@ -103,6 +109,7 @@ class _Placer:
             weighted = graph.weighted(name)
             if weighted is not None:
                 self._settle(name, weighted.op, weighted)
+        self._keep_recurrences()
         # Before chains take the factors of scores, or additions their masks.
         for name in graph.values:
             if graph.op(name) == "nn.softmax":
@@ -119,7 +126,8 @@ class _Placer:
         order = {name: i for i, name in enumerate(graph.values)}
         groups = sorted(self._groups, key=lambda group: order[group.end])
         skipped = sorted(self._skipped, key=lambda skip: order[skip.name])
-        return Placement(pairs, carried, tuple(groups), tuple(skipped))
+        inside = {member for group in groups for member in group.members}
+        return Placement(pairs, carried, tuple(groups), tuple(skipped), self._recurrent - inside)
 
     def _settle(self, start: str, op: str, weighted: Weighted | None) -> None:
         """A group from `start` on, or why it is none."""
@@ -164,7 +172,20 @@ class _Placer:
             return "bias"
         if last == "mul" and len(graph.reads(before)) == 1 and graph.is_bias(user, before):
             return "bias"
+        if user in self._recurrent:
+            return ""
         return "add" if residual and last != "add" and graph.is_residual(user) else ""
+
+    def _keep_recurrences(self) -> None:
+        """Gates and states that no layer has taken, as a bias, stay in float."""
+        graph = self._graph
+        for name in graph.values:
+            if name not in self._recurrent or name in self._settled:
+                continue
+            self._settled.add(name)
+            if graph.op(name) not in SAME_SCALE:
+                what = graph.op(name) or "tuple item"
+                self._skipped.append(Skipped(name, what, "keeps a recurrence's state exact", 0))
 
     def _place_softmax(self, name: str) -> None:
         """A softmax over the last axis with the masks and the positive factors in front of it."""
@@ -255,13 +276,17 @@ class _Placer:
     def _pairs(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """What groups read and make; operators that only move elements pass a scale on."""
         graph = self._graph
-        needed = {group.end for group in self._groups}
+        needed: set[str] = set()
         for group in self._groups:
             for member in group.members:
                 inside = {*group.members, *group.plain}
                 needed.update(read for read in graph.reads(member) if read not in inside)
+        ends = [group.end for group in self._groups if not self._leaves_float(group, needed)]
+        needed.update(ends)
         carried: dict[str, str] = {}
         for name in graph.values:
+            if name in self._recurrent:
+                continue
             word = graph.moves(name)
             source = graph.reads(name)[0] if word is not None else ""
             if source not in needed and source not in carried:
@@ -273,6 +298,23 @@ class _Placer:
             carried[name] = carried.get(source, source)
         pairs = (name for name in (*graph.inputs, *graph.values) if name in needed)
         return tuple(name for name in pairs if name not in carried), carried
+
+    def _leaves_float(self, group: Group, needed: set[str]) -> bool:
+        """Whether a layer's sums are read as float32 alone; other integer operators make codes."""
+        if group.weighted is None or group.op == "embedding":
+            return False
+        pending = [group.end]
+        for name in pending:
+            if name in needed:
+                return False
+            for user in self._graph.users(name):
+                word = None if user in self._recurrent else self._graph.moves(user)
+                if word in ("max_pool", "resize"):
+                    # Four times fewer bytes to read for each of its results.
+                    return False
+                if word is not None:
+                    pending.append(user)
+        return True
 
     def _skip_the_rest(self, carried: Mapping[str, str]) -> None:
         graph = self._graph

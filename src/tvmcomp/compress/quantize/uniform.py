@@ -122,6 +122,7 @@ class QuantizeUniform:
         graph = Graph(model)
         qparams: dict[str, QParams] = {}
         dynamic: Mapping[str, DynamicForm] = {}
+        exact: frozenset[str] = frozenset()
         if isinstance(self.activations, DynamicActivations):
             found = place_dynamic(graph, target, self._selection, self.activations)
             layers, dynamic, skips = list(found.layers), found.inputs, found.skipped
@@ -131,13 +132,16 @@ class QuantizeUniform:
             skips = placement.skipped
             if isinstance(self.activations, StaticActivations):
                 qparams = self._qparams(placement, stats, target)
+                exact = placement.exact
         forms = {
-            layer.weight: self._weight(model.params[layer.weight], layer, target)
+            layer.weight: self._weight(
+                model.params[layer.weight], layer, target, _row_scale(graph, layer.weight, qparams)
+            )
             for _, layer in layers
         }
         quantized = {name: layer.weight for name, layer in layers}
         dtype = _activation(target).dtype
-        result = write(model, graph.flow, qparams, dtype, forms, quantized, dynamic)
+        result = write(model, graph.flow, qparams, dtype, forms, quantized, dynamic, exact)
         total = sum(map(graph.macs, graph.values)) or 1
         rows = tuple(
             _report(name, layer, graph, model.params[layer.weight], forms[layer.weight])
@@ -191,7 +195,9 @@ class QuantizeUniform:
             return PerTensor()
         return PerAxis()
 
-    def _weight(self, weight: np.ndarray, layer: Weighted, target: Target) -> UniformWeight:
+    def _weight(
+        self, weight: np.ndarray, layer: Weighted, target: Target, least: float
+    ) -> UniformWeight:
         granularity = resolve(
             self._granularity(layer.op, target), out_axis=layer.out_axis, in_axis=layer.in_axis
         )
@@ -209,6 +215,7 @@ class QuantizeUniform:
             bits=self.bits,
             observer=self.observer,
             power_of_two=power_of_two,
+            least=least if self.symmetric else 0.0,
         )
 
     def _qparams(
@@ -227,6 +234,22 @@ class QuantizeUniform:
             for name in placement.pairs
         }
         return own | {name: own[source] for name, source in placement.carried.items()}
+
+
+def _row_scale(graph: Graph, weight: str, qparams: Mapping[str, QParams]) -> float:
+    """The least scale of a table's rows; 0 for a weight that is multiplied, or rows read as float32.
+
+    A row is rounded to 8 bits again as the embedding's result. On that grid from the start it is rounded once;
+    only a row that leaves its codes there has a coarser scale of its own.
+    """
+    readers = [name for name in graph.values if _reads_table(graph, name, weight)]
+    scales = [qparams[name].scale for name in readers if name in qparams]
+    return min(scales) if scales and len(scales) == len(readers) else 0.0
+
+
+def _reads_table(graph: Graph, name: str, weight: str) -> bool:
+    layer = graph.weighted(name)
+    return layer is not None and layer.op == "embedding" and layer.weight == weight
 
 
 def _require_float(model: Model) -> None:

@@ -9,7 +9,7 @@ or, with the range of x taken at run time, y = conv2d(dynamic_quantize(x), w)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 import numpy as np
@@ -35,12 +35,14 @@ def write(
     forms: Mapping[str, UniformWeight],
     layers: Mapping[str, str],
     dynamic: Mapping[str, DynamicForm],
+    exact: Set[str] = frozenset(),
 ) -> Model:
     """The model with a pair behind every tensor in `qparams` and `forms` in place of weights.
 
     flow:    the dataflow of `model`; dtype: of the codes.
     forms:   by parameter; layers: layer -> the parameter that is its weight.
     dynamic: layer -> the form of its input, for layers whose input's range is taken at run time.
+    exact:   tensors made from the operands as they are, in front of their pairs.
     """
     bound = {name: bind_weight(form, name) for name, form in forms.items()}
     kept = _read_elsewhere(flow, layers)
@@ -59,7 +61,7 @@ def write(
     for var, value in flow.bindings.items():
         own = layers.get(str(var.name))
         if own is None:
-            bindings[var] = substitute(value, renamed)
+            bindings[var] = value if str(var.name) in exact else substitute(value, renamed)
         else:
             bindings.setdefault(weights[own], bound[own].call)
             x = value.args[0]
