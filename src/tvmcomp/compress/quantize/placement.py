@@ -288,12 +288,14 @@ class _Placer:
             if name in self._recurrent:
                 continue
             word = graph.moves(name)
-            source = graph.reads(name)[0] if word is not None else ""
-            if source not in needed and source not in carried:
+            if word is None:
                 continue
             reason = self._refusal(word, name) if word in ("max_pool", "resize") else None
             if reason is not None:
-                self._skipped.append(Skipped(name, str(word), reason, 0))
+                self._skipped.append(Skipped(name, word, reason, 0))
+                continue
+            source = graph.reads(name)[0]
+            if source not in needed and source not in carried:
                 continue
             carried[name] = carried.get(source, source)
         pairs = (name for name in (*graph.inputs, *graph.values) if name in needed)
@@ -310,9 +312,10 @@ class _Placer:
             for user in self._graph.users(name):
                 word = None if user in self._recurrent else self._graph.moves(user)
                 if word in ("max_pool", "resize"):
-                    # Four times fewer bytes to read for each of its results.
-                    return False
-                if word is not None:
+                    if self._refusal(word, user) is None:
+                        # It runs several times as fast on codes, whoever reads its result.
+                        return False
+                elif word is not None:
                     pending.append(user)
         return True
 
