@@ -19,8 +19,9 @@ from tvmcomp.model import Model
 
 STEPS, WIDTH, TAGS = 12, 8, 3
 CELLS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
-# With gates and states as codes: LSTM 28, GRU 25, RNN 33; with 8-bit x, h and weights alone about 40.
-LEAST_DB = 36.0
+# Measured, the same from torch and ONNX: 45.1, 38.0 and 40.8. With gates and states as codes too, at most 38.0, 27.0
+# and 35.9.
+LEAST_DB = {"LSTM": 42.0, "GRU": 35.0, "RNN": 38.5}
 
 
 class Tagger(nn.Module):
@@ -76,7 +77,7 @@ def test_only_what_enters_a_product_is_codes(cell: str, source: str, tmp_path: P
         got = np.stack([network(x[None])[0] for x in samples])
     with torch.inference_mode():
         want = net(torch.from_numpy(samples)).numpy()
-    assert 10 * np.log10(np.square(want).sum() / np.square(want - got).sum()) > LEAST_DB
+    assert 10 * np.log10(np.square(want).sum() / np.square(want - got).sum()) > LEAST_DB[cell]
 
 
 def test_a_weight_used_twice_side_by_side_is_no_recurrence() -> None:
