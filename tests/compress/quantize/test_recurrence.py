@@ -55,8 +55,9 @@ def imported(net: nn.Module, source: str, folder: Path) -> Model:
     return from_onnx(path)
 
 
-@pytest.mark.parametrize("source", ["torch", "onnx"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "source"), [("LSTM", "torch"), ("LSTM", "onnx"), ("GRU", "onnx"), ("RNN", "torch")]
+)
 def test_only_what_enters_a_product_is_codes(cell: str, source: str, tmp_path: Path) -> None:
     net = tagger(cell)
     model = imported(net, source, tmp_path)
