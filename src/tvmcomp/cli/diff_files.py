@@ -187,7 +187,8 @@ def _joined(exact: Diff, wide: Diff) -> Diff:
                 own_sqnr_db=other.own_sqnr_db,
                 total_sqnr_db=other.total_sqnr_db,
                 scale_loss_db=other.scale_loss_db,
-                departs=row.departs or other.departs,
+                # Floats that integers made lie off by what quantization costs: the definition judges them.
+                departs=row.departs or (other.departs if other.mode == "steps" else None),
             )
         )
     return Diff(tuple(rows), exact.unmatched, exact.samples)

@@ -22,7 +22,7 @@ __all__ = ["FLOAT_TOLERANCE", "STEPS", "Diff", "LayerDiff", "base_name", "diff_n
 SCHEMA = 1
 # Sums in another order differ by less, any fault that matters by more.
 FLOAT_TOLERANCE = 1e-4
-# Where a layer's inputs had to be rounded to codes of the other side, half a step of each adds up.
+# Where a layer's inputs are codes, or other codes, on one side alone: half a step of each adds up, and the weights'.
 ROUNDED_TOLERANCE = 0.05
 # Codes against the float layer: rounding and 8-bit weights cost a step or two; in RMS over a channel.
 STEPS = 8.0
@@ -118,7 +118,7 @@ def diff_networks(
                 continue
             carried = any(_same_codes(tensors.get(name), tensor) for name in call.reads)
             rounded = any(
-                name in pairs and _rounded(tensors[name], reference.tensors[pairs[name]])
+                name in pairs and not _alike(tensors[name], reference.tensors[pairs[name]])
                 for name in call.reads
             )
             tally = tallies[tensor.name]
@@ -178,6 +178,11 @@ def _again(
 def _rounded(own: Stored, other: Stored) -> bool:
     """Whether our values of a tensor change when they are given to the other side."""
     return other.scale is not None and not _same_codes(own, other)
+
+
+def _alike(own: Stored, other: Stored) -> bool:
+    """Whether both sides hold a tensor in the same codes, or neither in codes."""
+    return (own.scale is None and other.scale is None) or _same_codes(own, other)
 
 
 def _real(tensor: Stored) -> bool:
@@ -280,7 +285,7 @@ class _Tally:
         self, layer: str, kind: str, tolerance: float | None, *, carried: bool, rounded: bool
     ) -> LayerDiff:
         """The verdict; `carried`: its scale is that of a tensor it was made from; `rounded`: the other side
-        had its inputs in other codes."""
+        had its inputs not in the same codes."""
         mode = self.mode
         own, limit, unit = self._own(mode, kind)
         if mode == "float" and rounded and self.other is self.whole:
