@@ -173,7 +173,11 @@ BROKEN = {
             {"x": (4,)},
             weights={"s": np.array(np.nan, F32)},
         ),
-        "QuantizeLinear node giving q has the scale nan in s, .* positive; correct it",
+        "QuantizeLinear node giving q has the scale nan in s, .* positive, or makes .* not finite; correct it",
+    ),
+    "scale whose codes leave float32": (
+        codes(np.array([0.1, 1e38, 0.1, 0.1], F32), np.zeros(4, np.int8)),
+        r"DequantizeLinear node weight has the scale 1e\+38 in s, .* not finite; correct it",
     ),
     "zero point of another shape": (
         codes(np.full(4, 0.1, F32), np.array(0, np.int8)),

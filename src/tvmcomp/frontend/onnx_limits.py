@@ -15,6 +15,8 @@ from tvmcomp.frontend.onnx_graph import MAX_COMPUTED, describe
 __all__ = ["check_limits"]
 
 MAX_ELEMENTS = 1 << 33
+# The furthest an 8-bit code lies from its zero point.
+_CODES = 255
 
 _CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("GridSample", "padding_mode"): ("zeros", "border", "reflection"),
@@ -71,20 +73,22 @@ def _check_exists(node: NodeProto, opset: int) -> None:
 
 
 def _check_scale(node: NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
-    """A stored scale is a positive normal float; that of stored codes may be zero, which means zeros."""
+    """A stored scale is a positive normal float, times 8-bit codes finite; that of stored codes may be zero,
+    which means zeros."""
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 2:
         return
     tensor = tensors.get(node.input[1])
     scale = None if tensor is None else numpy_helper.to_array(tensor)
     if scale is None or scale.dtype.kind != "f":
         return
-    good = np.isfinite(scale) & (scale >= np.finfo(scale.dtype).tiny)
+    limits = np.finfo(scale.dtype)
+    good = (scale >= limits.tiny) & (scale <= limits.max / _CODES)
     if node.op_type == "DequantizeLinear" and node.input[0] in tensors:
         good |= scale == 0
     if not good.all():
         raise ModelError(
             f"{describe(node)} has the scale {scale[~good].flat[0]:g} in {node.input[1]}, which is not "
-            "finite and positive; correct it in the quantized model"
+            "positive, or makes values that are not finite; correct it in the quantized model"
         )
 
 
