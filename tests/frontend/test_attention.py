@@ -111,6 +111,19 @@ def test_a_row_excluded_at_run_time_is_zero_in_the_standards_attention():
     assert got[:, :, :3].any()
 
 
+def test_the_standards_window_is_not_overlooked():
+    """Position i attends to i-1 and i alone."""
+    q = normal(1, 2, 5, 8)
+    attention = node("Attention", ["q", "q", "q"], ["y"], left_window_size=1, right_window_size=0)
+    model = make([attention], {"q": q.shape}, opset=25)
+    (got,) = compile_model(from_onnx(model)).run({"q": q}).values()
+    place = torch.arange(5)
+    near = (place[:, None] - place <= 1) & (place[:, None] >= place)
+    x = torch.from_numpy(q)
+    want = functional.scaled_dot_product_attention(x, x, x, attn_mask=near).numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
 def contrib(operator: str, inputs: dict[str, np.ndarray], attrs: dict[str, object]):
     """The operator of ONNX Runtime; the mask "m" is of integers."""
     names = ["" if key.startswith("_") else key for key in inputs]

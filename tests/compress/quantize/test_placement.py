@@ -84,8 +84,7 @@ Network = Callable[[Layers], tuple[Expr, ...]]
 
 
 def stem(net: Layers) -> tuple[Expr, ...]:
-    """NCHW in: the pair stands behind the permute; none inside conv, bias and relu, and none on the result,
-    which leaves the network as float32."""
+    """NCHW in: the pair stands behind the permute; none inside conv, bias and relu, none on the result."""
     x = net.input("x", 1, 4, 8, 8)
     x = net.put(net.emit("nhwc", relax.op.permute_dims(x, [0, 2, 3, 1])), 0.5)
     y = net.emit("relu", relax.op.nn.relu(net.conv("conv1", x, 8)))
@@ -390,9 +389,7 @@ def test_the_operators_of_a_mask_are_listed() -> None:
 
 
 def test_a_target_without_fusions_gets_a_pair_everywhere() -> None:
-    class Apart:
-        """A target that fuses only the bias."""
-
+    class Apart:  # fuses only the bias
         name, schemes = "apart", TARGET.schemes
 
         def fuses(self, pattern: str) -> bool:

@@ -16,17 +16,21 @@ from tvmcomp.frontend.onnx_ops.node import Converter, OnnxNode
 
 __all__ = ["ATTENTION", "is_special"]
 
+# Attributes of the standard's Attention that `_attention` follows.
+_PLAIN = frozenset({"is_causal", "kv_num_heads", "q_num_heads", "scale"})
+
 
 def is_special(node: NodeProto, stored: Collection[str]) -> bool:
-    """Whether the standard's definition serves this Attention better: a cache, a soft cap, scores as a result, and
-    masks computed at run time, which may exclude all of a row. `stored`: names of initializers.
+    """Whether the standard's definition serves this Attention better: a cache, attributes beyond the plain ones,
+    scores as a result, and masks computed at run time, which may exclude all of a row. `stored`: names of initializers.
     """
     if node.op_type != "Attention" or node.domain not in ("", "ai.onnx"):
         return False
-    attributes = {
-        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute
-    }
-    unusual = bool(attributes.get("softcap")) or "softmax_precision" in attributes
+    # A soft cap, a window, whatever later opsets add.
+    unusual = any(
+        attribute.name not in _PLAIN and bool(onnx.helper.get_attribute_value(attribute))
+        for attribute in node.attribute
+    )
     mask = node.input[3] if len(node.input) > 3 else ""
     return (
         unusual
