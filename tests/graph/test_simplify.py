@@ -166,3 +166,17 @@ CASES = {
 def test_rewrites(case):
     before, expected = CASES[case]
     assert_rewritten(Simplify, module(before), module(expected))
+
+
+def test_a_long_index_in_disorder_is_not_cut_up(monkeypatch):
+    """Resizing makes indices of millions; cutting one at each of its steps took minutes."""
+
+    def split(*_):
+        raise AssertionError("cut an index that stays a gather")
+
+    monkeypatch.setattr(np, "split", split)
+
+    def build(b, x, p):
+        return op.take(x, ints(*(0, 0, 1, 1, 2, 2) * 50), axis=2)
+
+    assert_rewritten(Simplify, module(build), module(build))

@@ -111,7 +111,7 @@ class Simplify(Rewriter):
         if rows.min() < 0 or rows.max() >= length:
             return None
         runs = _runs(rows)
-        if len(runs) > _MOST_RUNS or any(run.size > 1 and run[1] <= run[0] for run in runs):
+        if not runs or any(run.size > 1 and run[1] <= run[0] for run in runs):
             return None
         parts = [self.emit(_sliced(x, axis, run)) for run in runs]
         part = parts[0] if len(parts) == 1 else self.emit(relax.op.concat(parts, axis=axis))
@@ -251,11 +251,12 @@ class Simplify(Rewriter):
 
 
 def _runs(rows: np.ndarray) -> list[np.ndarray]:
-    """`rows` as one run of equal steps, or cut wherever a row is not the one after the last."""
+    """`rows` as one run of equal steps, or cut wherever a row is not the one after the last; empty if too often."""
     steps = np.diff(rows)
-    if np.unique(steps).size <= 1:
+    if (steps == steps[:1]).all():
         return [rows]
-    return np.split(rows, np.flatnonzero(steps != 1) + 1)
+    cuts = np.flatnonzero(steps != 1) + 1
+    return np.split(rows, cuts) if cuts.size < _MOST_RUNS else []
 
 
 def _sliced(x: Expr, axis: int, run: np.ndarray) -> Expr:
